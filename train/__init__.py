@@ -1,0 +1,1 @@
+"""Fine-tuning, the same here and on Azure ML: `python -m train RECIPE`."""
