@@ -21,7 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from train import dataset, recipe as recipes
+from train import dataset
+from train import recipe as recipes
 from train.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def manifest(recipe: Recipe, run_id: str) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "run_id": run_id,
-        "reasoning_language": recipe.data.reasoning_language,
+        "reasoning_language": recipe.data.reasoning_language or "",
         "persona": recipe.data.persona,
         "chat_template_kwargs": frozen,
     }

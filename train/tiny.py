@@ -51,12 +51,25 @@ SPECIAL_TOKENS = (
     "<|call|>",
 )
 """Harmony's control tokens, as the gpt-oss tokenizer names them."""
+CONTROL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|return|>",
+    "pad_token": "<|endoftext|>",
+}
+
+TEMPLATE_WORDS = (
+    "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n",
+    "Current date: 2026-01-01\n\nReasoning: medium\n\n",
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.",
+    "# Instructions\n\nreasoning language: Japanese\n\n",
+    *("analysis", "commentary", "final", "system", "developer", "user", "assistant"),
+)
 
 VOCABULARY = 4096
 CONTEXT = 4096
-WARMUP_STEPS = 300
-WARMUP_WINDOW = 256
-WARMUP_BATCH = 8
+WARMUP_STEPS = 150
+WARMUP_BATCH = 16
+LR = 3e-3
 
 
 def ensure(cache: Path) -> Path:
@@ -132,12 +145,13 @@ def make_tokenizer() -> Any:
         max_token_length=24,  # bytes: eight Japanese characters, so that no sentence is one token
         show_progress=False,
     )
-    bpe.train_from_iterator((text for name in TOKENIZER_TEXTS for text in _texts(name)), trainer)
+    texts = [text for name in TOKENIZER_TEXTS for text in _texts(name)]
+    # the fixed text around every conversation, often enough that its words become single tokens
+    texts += TEMPLATE_WORDS * 500
+    bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        bos_token="<|startoftext|>",
-        eos_token="<|return|>",
-        pad_token="<|endoftext|>",
+        **CONTROL,
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
@@ -169,8 +183,8 @@ def config(tokenizer: Any) -> Any:
 
     return GptOssConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=256,
+        hidden_size=128,
+        intermediate_size=128,
         head_dim=64,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -189,26 +203,41 @@ def config(tokenizer: Any) -> Any:
 
 
 def warm_up(model: Any, tokenizer: Any) -> None:
-    """Teach every weight the shape of plain Japanese: next-token prediction on shuffled lines."""
+    """Teach every weight the shape of plain Japanese, and of a conversation, by next tokens.
+
+    Each document is a Harmony conversation made of three lines of general text: the user says one,
+    the reasoning is another, and the answer says the user's line again. So the model knows where
+    an answer goes and how to look at the question, but no answer to any question.
+    """
     import torch
 
     lines = _texts(WARMUP_TEXT)
-    shuffle = random.Random(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), fused=True)
+    draw = random.Random(0)  # noqa: S311 - the same base model every time, no secret
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=2e-3, total_steps=WARMUP_STEPS, pct_start=0.1
+        optimizer, max_lr=LR, total_steps=WARMUP_STEPS, pct_start=0.1
     )
-    tokens: list[int] = []
-    need = WARMUP_BATCH * WARMUP_WINDOW
     model.train()
     for step in range(WARMUP_STEPS):
-        while len(tokens) < need:
-            shuffle.shuffle(lines)
-            for line in lines:
-                tokens += [*tokenizer.encode(line), tokenizer.eos_token_id]
-        ids = torch.tensor(tokens[:need]).view(WARMUP_BATCH, WARMUP_WINDOW)
-        del tokens[:need]
-        loss = model(input_ids=ids, labels=ids, output_router_logits=False).loss
+        documents = []
+        for _ in range(WARMUP_BATCH):
+            question, thinking = draw.sample(lines, 2)
+            documents.append(
+                [
+                    {"role": "system", "content": "reasoning language: Japanese"},
+                    {"role": "user", "content": question},
+                    {"role": "assistant", "content": question, "thinking": thinking},
+                ]
+            )
+        batch = tokenizer.apply_chat_template(
+            documents,
+            return_dict=True,
+            padding=True,
+            return_tensors="pt",
+            current_date="2026-01-01",
+        )
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        loss = model(**batch, labels=labels, output_router_logits=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,0 +1,48 @@
+# Every verb that a user has. The logic is in scripts/, one verb per file; `make` prints this list.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# Any Python from 3.11 makes the virtual environment; everything else runs from that.
+PYTHON ?= python3
+HOMEPORT_VENV ?= .venv
+RUN := $(HOMEPORT_VENV)/bin/python -m
+
+# Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
+export RECIPE MODEL PORT PROMPT SET RUNTIME HOMEPORT_VENV
+
+##@ Local
+.PHONY: local-train local-serve local-stop local-logs ask
+local-train: setup ## Fine-tune           [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"]
+	@$(RUN) scripts.local_train
+local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001]
+	@$(RUN) scripts.local_serve
+local-stop: setup ## Stop the servers of this checkout
+	@$(RUN) scripts.local_stop
+local-logs: setup ## Show the server's log    [PORT=5001]
+	@$(RUN) scripts.local_logs
+ask: setup ## Ask the server one question   PROMPT='富士山の高さは何メートルですか？' [PORT=5001]
+	@$(RUN) scripts.ask
+
+##@ Quality
+.PHONY: test check lock
+test: check ## Everything: the checks, then both images built, trained in, served and asked
+	@$(RUN) pytest -rs -m "e2e or slow"
+check: runtime ## Lint, types and unit tests: under a minute once all is installed
+	@$(RUN) ruff check . && $(RUN) ruff format --check --quiet .
+	@$(RUN) mypy
+	@$(RUN) pytest -q -m "not e2e and not slow"
+lock: setup ## Compile the locks anew from images/*.in and host.in
+	@images/lock
+
+##@ House
+.PHONY: help setup runtime clean
+help: ## Print this list
+	@$(PYTHON) -m scripts.help $(MAKEFILE_LIST)
+setup: ## Make the virtual environment that the verbs run in (every verb does this first)
+	@$(PYTHON) -m scripts.setup
+runtime: ## Also install what training and serving need without Docker
+	@$(PYTHON) -m scripts.setup --runtime cpu
+clean: setup ## Remove what can be made again: servers, images, environment, caches; outputs/ stays
+	@$(RUN) scripts.clean

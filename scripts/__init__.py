@@ -1,0 +1,1 @@
+"""The verbs of the Makefile, one per file: `python -m scripts.VERB --help`."""

@@ -1,0 +1,202 @@
+"""Train and serve in the containers of docker-compose.yml, as the caller's user.
+
+The model is mounted as Azure ML mounts it: AZUREML_MODEL_DIR=/var/azureml-app/azureml-models/
+<name>/<version>, which contains the model's folder.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scripts.console import say
+from scripts.errors import CommandError, MachineError
+from scripts.runtime import Choice, probe
+from scripts.settings import CACHE, OUTPUTS, ROOT, overrides_in
+
+GIGABYTE = 1_000_000_000
+IMAGE_BYTES = {"cpu": 6 * GIGABYTE, "cuda": 30 * GIGABYTE}
+IMAGE_USER = 1000
+"""Uid of the images' own user; runs for a caller who is root."""
+HOME = "/opt/homeport"
+
+
+class Compose:
+    """`docker compose` with this checkout's project, device and user."""
+
+    def __init__(self, environ: Mapping[str, str], device: Choice) -> None:
+        self.device = device.value
+        # a container of a root caller runs as the images' user, and the result is handed over after
+        self.as_root = os.getuid() == 0
+        uid, gid = (IMAGE_USER, IMAGE_USER) if self.as_root else (os.getuid(), os.getgid())
+        self.environ = {
+            **environ,
+            "HOMEPORT_DEVICE": device.value,
+            "HOMEPORT_UID": str(uid),
+            "HOMEPORT_GID": str(gid),
+            "HOMEPORT_REVISION": revision(),
+            "COMPOSE_PROJECT_NAME": project(),
+            "COMPOSE_FILE": os.pathsep.join(
+                ["docker-compose.yml"]
+                + (["docker-compose.gpu.yml"] if device.value == "cuda" else [])
+            ),
+        }
+        for folder in (OUTPUTS, CACHE):
+            folder.mkdir(exist_ok=True)
+
+    def run(
+        self, *arguments: str, extra: Mapping[str, str] | None = None, quiet: bool = False
+    ) -> int:
+        """Run a compose command from the checkout; its output goes to the user's stderr."""
+        return subprocess.run(
+            ["docker", "compose", *arguments],
+            cwd=ROOT,
+            env={**self.environ, **(extra or {})},
+            stdout=subprocess.DEVNULL if quiet else 2,
+            stderr=subprocess.DEVNULL if quiet else None,
+        ).returncode
+
+    def build(self, service: str) -> None:
+        """Build the service's image; from the layer cache this takes a second or two."""
+        image = f"homeport-{service}:{self.device}"
+        code, _ = probe(["docker", "image", "inspect", image])
+        if code:
+            say(f"building {image}; the first time takes minutes")
+            self._need_disk()
+        if code := self.run("--progress", "auto" if not code else "plain", "build", service):
+            raise CommandError(
+                f"image {image} could not be built; the reason stands above. If the base image or "
+                "torch cannot be downloaded, set HOMEPORT_BASE_IMAGE and HOMEPORT_TORCH_INDEX.",
+                code,
+            )
+
+    def _need_disk(self) -> None:
+        code, root = probe(["docker", "info", "--format", "{{.DockerRootDir}}"])
+        if code or not Path(root).is_dir():
+            return  # the engine runs in a virtual machine, whose disk is not ours to see
+        free = shutil.disk_usage(root).free
+        if free < IMAGE_BYTES[self.device]:
+            raise MachineError(
+                f"the images need {IMAGE_BYTES[self.device] / GIGABYTE:.0f} GB in {root}; it has "
+                f"{free / GIGABYTE:.1f} GB free: docker system prune"
+            )
+
+    def train(self, recipe: Path, overrides: Sequence[str], paths: Mapping[str, Path]) -> None:
+        """Train in the container. `paths` are the recipe's files and folders on this machine.
+
+        Those outside the mounted folders are mounted on their own, read-only, and the recipe is
+        overridden to find them there.
+        """
+        self.build("train")
+        mounts: list[str] = []
+        moved: list[str] = []
+        for key, path in paths.items():
+            inside = _inside(path)
+            if inside is None:
+                inside = f"/mnt/{key}/{path.name}"
+                mounts += ["--volume", f"{path}:{inside}:ro"]
+            if key != "recipe":
+                moved.append(f"{key}={inside}")
+        recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
+        if code := self._run_train([*mounts], ["train", recipe_inside, *moved, *overrides]):
+            raise CommandError("training did not finish; its own message stands above.", code)
+
+    def download(self, model: str) -> Path:
+        """Download a hub model into .cache/models; its folder."""
+        self.build("train")
+        if code := self._run_train([], ["train.download", model, ".cache/models"]):
+            raise CommandError(f"{model} was not downloaded; the reason stands above.", code)
+        return CACHE / "models" / model.replace("/", "--")
+
+    def _run_train(self, options: list[str], module: list[str]) -> int:
+        """`python -m MODULE …` in the train container; afterwards all files are the caller's."""
+        names = overrides_in(self.environ)
+        variables = [part for name in sorted(names) for part in ("--env", name)]
+        if self.as_root:
+            give(OUTPUTS, IMAGE_USER)
+            give(CACHE, IMAGE_USER)
+        try:
+            return self.run(
+                "run", "--rm", "--no-TTY", *options, *variables, "train", "python", "-m", *module
+            )
+        finally:
+            if self.as_root:
+                give(OUTPUTS, 0)
+                give(CACHE, 0)
+
+    def serve(self, name: str, folder: Path, port: int) -> None:
+        """Start the server on `folder` and wait until it answers."""
+        self.build("serve")
+        variables = {
+            "MODEL_FOLDER": str(folder),
+            "MODEL_FOLDER_NAME": folder.name,
+            "MODEL_NAME": name,
+            "PORT": str(port),
+        }
+        if code := self.run("up", "--detach", "--wait", "serve", extra=variables):
+            self.run("logs", "--no-log-prefix", "--tail", "15", "serve")
+            self.run("rm", "--stop", "--force", "serve", quiet=True)
+            raise CommandError("the server did not start; its last lines stand above.", code)
+
+    def log(self, port: int) -> str:
+        """All that the server wrote since it started."""
+        return subprocess.run(
+            ["docker", "compose", "logs", "--no-log-prefix", "serve"],
+            cwd=ROOT,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def follow(self, port: int) -> None:
+        """Show the server's log as it grows, until interrupted."""
+        self.run("logs", "--no-log-prefix", "--follow", "--tail", "100", "serve")
+
+    def running(self) -> list[int]:
+        """Ports of this checkout's servers that are alive."""
+        labels = ("homeport.role=serve", f"com.docker.compose.project={project()}")
+        code, found = probe(
+            [
+                "docker",
+                "ps",
+                "--format={{.Ports}}",
+                *(f"--filter=label={label}" for label in labels),
+            ]
+        )
+        # a line reads 127.0.0.1:5001->5001/tcp
+        ports = [line.partition("->")[0].rpartition(":")[2] for line in found.splitlines()]
+        return [int(port) for port in ports if port.isdigit()] if not code else []
+
+    def stop(self, port: int) -> bool:
+        """End this checkout's server; False where none runs on `port`."""
+        if port not in self.running():
+            return False
+        self.run("rm", "--stop", "--force", "serve", quiet=True)
+        return True
+
+
+def _inside(path: Path) -> str | None:
+    """Where the train container sees `path`, or None where no mount covers it."""
+    for folder in ("outputs", ".cache", "recipes", "data"):
+        if path.is_relative_to(ROOT / folder):
+            return f"{HOME}/{path.relative_to(ROOT)}"
+    return None
+
+
+def give(folder: Path, uid: int) -> None:
+    """Make `folder` and all in it belong to `uid`; only root can, and only root needs to."""
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def project() -> str:
+    """Compose's project name: one per checkout, so that two clones do not stop each other."""
+    return f"homeport-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+
+
+def revision() -> str:
+    """The commit of the checkout, for the images' label; marked where the tree differs from it."""
+    code, commit = probe(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"])
+    return "unknown" if code else commit

@@ -1,0 +1,91 @@
+"""Fine-tune the model of a recipe on this machine, in the train container or without one."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.console import run_verb, say
+from scripts.docker import Compose
+from scripts.errors import MachineError, UsageError
+from scripts.host import Host
+from scripts.models import GIGABYTE, free_memory, newest
+from scripts.runtime import choose_device, choose_runtime
+from scripts.settings import ROOT, environment, flag_default, overrides_in, relative
+from train import recipe as recipes
+from train.recipe import Recipe
+
+DEFAULT_RECIPE = "recipes/tiny-ja.yaml"
+TRAINING_BYTES = 2 * GIGABYTE
+"""What training takes at the very least; a large model's need is checked where it is loaded."""
+
+
+def choose(asked: str) -> Compose | Host:
+    """The runtime that RUNTIME and HOMEPORT_DEVICE ask for, said aloud with its reasons."""
+    environ = environment()
+    runtime = choose_runtime(asked or environ.get("RUNTIME", "auto"))
+    device = choose_device(environ, runtime.value)
+    say(f"runtime: {runtime}, device: {device}")
+    return (Compose if runtime.value == "docker" else Host)(environ, device)
+
+
+def find_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
+    """Read and check the recipe here, so that a mistake is told before anything is built."""
+    recipe = recipes.load(path, overrides, overrides_in(environment()))
+    for key, file in files(recipe).items():
+        if not file.exists():
+            raise UsageError(f"{relative(path)}: {key} names {file}, which does not exist.")
+    return recipe
+
+
+def files(recipe: Recipe) -> dict[str, Path]:
+    """The recipe's paths on this machine, by recipe key; a hub id or `tiny` is none."""
+    paths = {"data.train": _absolute(recipe.data.train)}
+    if recipe.data.validation:
+        paths["data.validation"] = _absolute(recipe.data.validation)
+    if _absolute(recipe.model.base).is_dir() and recipe.model.base != "tiny":
+        paths["model.base"] = _absolute(recipe.model.base)
+    return paths
+
+
+def _absolute(name: str) -> Path:
+    return (ROOT / name).resolve()
+
+
+def train(runtime: Compose | Host, recipe: Recipe, path: Path, overrides: Sequence[str]) -> Path:
+    """Train and return the finished run's folder."""
+    free = free_memory()
+    if free is not None and free < TRAINING_BYTES:
+        raise MachineError(
+            f"training needs {TRAINING_BYTES / GIGABYTE:.0f} GB of free memory, this machine has "
+            f"{free / GIGABYTE:.1f}: close programs and try again."
+        )
+    runtime.train(path.resolve(), overrides, {"recipe": path.resolve(), **files(recipe)})
+    run = newest(recipe)
+    if run is None:
+        raise MachineError(f"training ended, but outputs/{recipe.name}/latest is not there.")
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make local-train", description="Fine-tune on this machine."
+    )
+    parser.add_argument("--recipe", type=Path, default=flag_default("RECIPE", DEFAULT_RECIPE))
+    parser.add_argument("--runtime", default=flag_default("RUNTIME"), help="auto, docker or host")
+    parser.add_argument(
+        "--set",
+        default=flag_default("SET"),
+        help='overrides, as in "training.max_steps=50 lora.r=4"',
+    )
+    arguments = parser.parse_args()
+    overrides = shlex.split(arguments.set)
+    recipe = find_recipe(arguments.recipe, overrides)
+    run = train(choose(arguments.runtime), recipe, arguments.recipe, overrides)
+    say(f"trained: {relative(run)}")
+    say(f"next:    make local-serve RECIPE={arguments.recipe}")
+    print(run)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,88 @@
+"""Which model folder to serve: the newest finished run of a recipe, or one that the user names."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scripts.errors import MachineError, UsageError
+from scripts.settings import OUTPUTS, relative
+from train import recipe as recipes
+from train.recipe import Recipe
+
+GIGABYTE = 1_000_000_000
+BESIDES_WEIGHTS = 1 * GIGABYTE
+"""Memory of Python, torch and a few requests, beyond the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """A model folder under the name that it is served by."""
+
+    name: str
+    folder: Path
+
+
+def newest(recipe: Recipe) -> Path | None:
+    """Folder of the newest run that finished; None where there is none."""
+    latest = OUTPUTS / recipe.name / "latest"
+    return latest.resolve() if (latest / "metrics.json").is_file() else None
+
+
+def differs(recipe: Recipe, run: Path) -> bool:
+    """Whether the recipe has changed since `run`, not counting where its files lie."""
+    before = recipes.load(run / "recipe.yaml", environ={})
+    return _without_folders(before) != _without_folders(recipe)
+
+
+def _without_folders(recipe: Recipe) -> Recipe:
+    """The recipe with file names only: a container sees the same files elsewhere."""
+    data = recipe.data
+    return replace(
+        recipe,
+        model=replace(recipe.model, base=Path(recipe.model.base).name),
+        data=replace(
+            data,
+            train=Path(data.train).name,
+            validation=data.validation and Path(data.validation).name,
+        ),
+    )
+
+
+def from_folder(folder: Path) -> Servable:
+    """The model in a folder that the user names; UsageError where it is none."""
+    if not (folder / "config.json").is_file():
+        inside = folder / "merged"
+        if (inside / "config.json").is_file():  # the folder of a run
+            return from_folder(inside)
+        hint = (
+            f"; it is an adapter, serve the merged folder beside it: MODEL={folder.parent}/merged"
+            if (folder / "adapter_config.json").is_file()
+            else ": name a folder with config.json, tokenizer and safetensors"
+        )
+        raise UsageError(f"MODEL={relative(folder)} is no model folder{hint}.")
+    try:
+        name = json.loads((folder / "homeport.json").read_text())["name"]
+    except (OSError, ValueError, KeyError):
+        name = folder.name
+    return Servable(str(name), folder.resolve())
+
+
+def need_memory(folder: Path) -> None:
+    """MachineError where the weights will not fit into the memory that is free now."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    free = free_memory()
+    if free is not None and weights + BESIDES_WEIGHTS > free:
+        raise MachineError(
+            f"{relative(folder)} has {weights / GIGABYTE:.1f} GB of weights, and this machine "
+            f"{free / GIGABYTE:.1f} GB of free memory: close programs, or serve a smaller MODEL."
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still take; None where the system does not say (not Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    values = dict(line.split(":", 1) for line in lines)
+    return int(values["MemAvailable"].split()[0]) * 1024

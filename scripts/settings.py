@@ -1,0 +1,36 @@
+"""Settings of the verbs: the environment, and below it the file .env (see .env.example)."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout; every verb works from here."""
+OUTPUTS = ROOT / "outputs"
+CACHE = ROOT / ".cache"
+
+
+def environment() -> dict[str, str]:
+    """The process environment over the values of .env; empty values count as not set."""
+    from dotenv import dotenv_values
+
+    values = {**dotenv_values(ROOT / ".env"), **os.environ}
+    return {name: value for name, value in values.items() if value}
+
+
+def flag_default(name: str, default: str = "") -> str:
+    """Default of a flag that the Makefile passes as the environment variable `name`."""
+    return os.environ.get(name) or default
+
+
+def relative(path: Path, base: Path | None = None) -> str:
+    """`path` as the user would type it: relative to the working directory where that is shorter."""
+    try:
+        return str(path.relative_to(base or Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def overrides_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that override a recipe, to be handed to wherever training runs."""
+    return {name: value for name, value in environ.items() if name.startswith("RECIPE_")}

@@ -1,0 +1,35 @@
+"""How gunicorn runs the inference server: threads, drain and address (GUNICORN_CMD_ARGS=-c this).
+
+The inference server's own command line outranks this file in three settings, and --bind is one of
+them: always 0.0.0.0. So the address is set when gunicorn is about to make its socket.
+"""
+
+import os
+import sys
+from typing import Any
+
+from serve import startup
+from serve.settings import Settings
+
+settings = Settings.from_env()
+
+worker_class = "gthread"
+threads = settings.threads
+graceful_timeout = settings.drain_seconds
+keepalive = 75
+control_socket_disable = True  # it would write below the home folder
+if os.access("/dev/shm", os.W_OK):  # noqa: S108 - gunicorn's heartbeat file, which a slow disk would stall
+    worker_tmp_dir = "/dev/shm"  # noqa: S108 - as above
+
+
+def on_starting(server: Any) -> None:
+    """Before the socket is made. The command line is changed too, since a reload reads it again."""
+    server.cfg.set("bind", [settings.bind])
+    for index, argument in enumerate(sys.argv[:-1]):
+        if argument == "-b":
+            sys.argv[index + 1] = settings.bind
+    startup.listen()
+
+
+def on_exit(server: Any) -> None:
+    startup.last_words()

@@ -1,0 +1,148 @@
+"""One GenerationRequest → the token ids that the model is shown.
+
+    writer = PromptWriter(load_tokenizer(root), defaults, context=4096)
+    prompt = writer.write(request)
+
+The model's own chat template renders the conversation. Text from the request can never become a
+control token: text that the tokenizer would read as one is refused. Text that the template would
+leave out is refused as well. The tokenizer lives here, apart from the engine; nothing here knows
+torch.
+"""
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve.errors import RequestError, StartupError
+from serve.model import ModelDefaults
+from serve.request import DEFAULT_MAX_NEW_TOKENS, GenerationRequest
+
+MARKER = re.compile(r"^(<.+>|\[.+\])$")
+"""How models write control tokens that their tokenizer does not call special: <think>, [INST]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What goes to the engine."""
+
+    ids: tuple[int, ...]
+    max_new_tokens: int
+    opens_thinking: bool
+    """The template itself has opened a <think> block, so the answer starts inside it."""
+
+
+def load_tokenizer(root: Path) -> Any:
+    """The tokenizer beside the weights; never from elsewhere, never with code of its own."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise StartupError(f"the tokenizer in {root} does not load: {first}") from error
+
+
+def system_text(request: GenerationRequest, defaults: ModelDefaults) -> str:
+    """System text by the house format: the language line, an empty line, the persona; "" for none.
+
+    The request's text replaces the model's persona. The model's language applies only to a request
+    that names neither text nor language.
+    """
+    persona = defaults.persona if request.system is None else request.system
+    language = request.reasoning_language
+    if language is None and request.system is None:
+        language = defaults.reasoning_language
+    language_line = f"reasoning language: {language}" if language else ""
+    return "\n\n".join(part for part in (language_line, persona) if part)
+
+
+class PromptWriter:
+    """Renders requests; one per process, shared by its threads."""
+
+    def __init__(self, tokenizer: Any, defaults: ModelDefaults, *, context: int) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        self._defaults = defaults
+        self._lock = threading.Lock()  # a tokenizer's Rust half refuses two threads at once
+        added = tokenizer.added_tokens_decoder.items()
+        self._control = {i for i, t in added if t.special or MARKER.match(t.content)}
+        self._control.discard(tokenizer.unk_token_id)  # what any unknown letter becomes
+
+    def write(self, request: GenerationRequest) -> Prompt:
+        """Token ids and budget; RequestError where the model cannot be shown this."""
+        system = system_text(request, self._defaults)
+        with self._lock:
+            for what, text in _texts(request, system):
+                self._refuse_control(what, text)
+            rendered = self._render(request, system)
+            ids = tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        left = self.context - len(ids)
+        wanted = request.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, max(left, 1))
+        if wanted > left:
+            sizes = f"{len(ids)} prompt tokens and {wanted} new tokens"
+            raise RequestError(
+                400,
+                f"{sizes} exceed the model's context of {self.context}; send or ask for less.",
+                "max_new_tokens" if request.max_new_tokens and left > 0 else None,
+            )
+        opens = rendered.rstrip().endswith("<think>")
+        return Prompt(ids=ids, max_new_tokens=wanted, opens_thinking=opens)
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, control tokens left out."""
+        with self._lock:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _render(self, request: GenerationRequest, system: str) -> str:
+        if not self.tokenizer.chat_template:
+            if system or len(request.messages) > 1:
+                what = (
+                    "this model has no chat template, so it takes a lone prompt without system text"
+                )
+                raise RequestError(400, f"{what}.")
+            return request.messages[0].content
+        messages = [{"role": "system", "content": system}] if system else []
+        for message in request.messages:
+            entry = {"role": message.role, "content": message.content}
+            messages.append(entry | ({"thinking": message.thinking} if message.thinking else {}))
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages,
+                add_generation_prompt=True,
+                tokenize=False,
+                **self._defaults.chat_template_kwargs,
+            )
+        except TemplateError as error:
+            why = str(error).strip() or type(error).__name__
+            raise RequestError(
+                400, f"the model's chat template refuses this conversation: {why}"
+            ) from error
+        for entry in messages:
+            if entry["role"] != "assistant" and entry["content"].strip() not in rendered:
+                raise RequestError(
+                    400,
+                    f"the model's chat template leaves out the {entry['role']} text.",
+                )
+        return str(rendered)
+
+    def _refuse_control(self, what: str, text: str) -> None:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for control in self._control.intersection(ids):
+            name = self.tokenizer.convert_ids_to_tokens(control)
+            raise RequestError(
+                400, f"{what} holds {name}, a control token of this model; leave it out."
+            )
+
+
+def _texts(request: GenerationRequest, system: str) -> Iterator[tuple[str, str]]:
+    """Every piece of text that reaches the template, with words for it."""
+    yield "the system text", system
+    for message in request.messages:
+        yield f"the {message.role}'s text", message.content
+        if message.thinking:
+            yield "the assistant's thinking", message.thinking

@@ -1,0 +1,127 @@
+"""Every setting of the server: environment in, one frozen Settings out, or a sentence why not.
+
+An empty variable counts as unset (Compose writes them so). An unknown SERVE_ name is an error, so
+that a slip of the pen does not read as success. Nothing here touches files, the model or torch.
+"""
+
+import math
+import os
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn, get_args
+
+from serve.errors import StartupError, did_you_mean
+
+PREFIX = "SERVE_"
+AZURE_REQUEST_SECONDS = 180
+"""Azure's maximum of `request_timeout_ms`, in seconds; beyond it the client has its 408 already."""
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+EngineName = Literal["auto", "transformers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One field per variable; the field `port` is SERVE_PORT."""
+
+    model: str = ""
+    """Model folder, or hub id; empty searches AZUREML_MODEL_DIR for a config.json."""
+    device: Device = "auto"
+    """auto takes a CUDA GPU where there is one; a device named is never swapped for another."""
+    dtype: Dtype = "auto"
+    """auto is bfloat16 where the hardware computes in it and it pays, else float32."""
+    engine: EngineName = "auto"
+    """auto takes the fastest that this image holds."""
+    host: str = "127.0.0.1"
+    """Address to listen on; a container needs 0.0.0.0, and publishes its port on loopback only."""
+    port: int = 5001
+    """Port to listen on; Azure's probes and scoring route use 5001."""
+    request_seconds: float = 120.0
+    """Longest that a request may wait and generate; then it is answered with what there is."""
+    max_concurrent: int = 4
+    """Requests that generate at the same time."""
+    max_queue: int = 16
+    """Requests that wait for a place; one more is answered 429 with Retry-After."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("device", Device), ("dtype", Dtype), ("engine", EngineName)):
+            if getattr(self, name) not in get_args(choices):
+                _refuse(name, getattr(self, name), f"one of {', '.join(get_args(choices))}")
+        if not 1 <= self.request_seconds < AZURE_REQUEST_SECONDS:
+            rule = (
+                f"at least 1 and below {AZURE_REQUEST_SECONDS} (Azure's request timeout ends there)"
+            )
+            _refuse("request_seconds", f"{self.request_seconds:g}", rule)
+        for name, low, high in (
+            ("port", 1, 65535),
+            ("max_concurrent", 1, 256),
+            ("max_queue", 0, 4096),
+        ):
+            if not low <= getattr(self, name) <= high:
+                _refuse(name, getattr(self, name), f"a whole number from {low} to {high}")
+
+    @property
+    def threads(self) -> int:
+        """Server threads: one per admitted request; eight more, so that probes never wait."""
+        return self.max_concurrent + self.max_queue + 8
+
+    @property
+    def drain_seconds(self) -> int:
+        """How long a stopping server waits for its requests: the longest, and a little more."""
+        return max(120, math.ceil(self.request_seconds) + 10)
+
+    @property
+    def bind(self) -> str:
+        """host:port, with the brackets that an IPv6 address needs."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read SERVE_*; StartupError names the variable, its value and the rule."""
+        types = {field.name: type(field.default) for field in fields(cls)}
+        given: dict[str, Any] = {}
+        for variable, raw in sorted(environ.items()):
+            if not variable.startswith(PREFIX) or not raw.strip():
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in types:
+                near = did_you_mean(variable, [PREFIX + known.upper() for known in types])
+                raise StartupError(f"{variable} is not a setting{near}")
+            given[name] = _convert(name, raw.strip(), types[name])
+        return cls(**given)
+
+
+def describe() -> str:
+    """The settings as help text, one paragraph each, from the docstrings under the fields."""
+    lines = []
+    for field, doc in zip(fields(Settings), _field_docs(), strict=True):
+        default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+        lines.append(f"  {PREFIX}{field.name.upper()} ({default if default != '' else 'unset'})")
+        lines += textwrap.wrap(doc, 88, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def _field_docs() -> list[str]:
+    """Python drops the strings under fields, so they are read from the source."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(Settings)).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101 - for mypy; it is the class above
+    strings = [node.value for node in body.body[1:] if isinstance(node, ast.Expr)]
+    return [" ".join(str(s.value).split()) for s in strings if isinstance(s, ast.Constant)]
+
+
+def _convert(name: str, raw: str, kind: type) -> object:
+    if kind is str:
+        return raw if name in ("model", "host") else raw.lower()
+    try:
+        return int(raw) if kind is int else float(raw)
+    except ValueError:
+        _refuse(name, raw, "a whole number" if kind is int else "a number")
+
+
+def _refuse(name: str, value: object, rule: str) -> NoReturn:
+    raise StartupError(f"{PREFIX}{name.upper()}={value} cannot be used: it must be {rule}.")

@@ -1,0 +1,211 @@
+"""What the Dockerfile, the locks, the compose files and the build context promise, read as text.
+
+Needs no engine and no network, and starts nothing. That the images build and run is e2e's to show.
+"""
+
+import fnmatch
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ["images/torch", "images/train", "images/serve", "host"]
+TARGETS = ["train", "serve"]
+PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(read(name))
+    return loaded
+
+
+def locked(name: str) -> dict[str, str]:
+    """The packages of a lock: {name: version}."""
+    lines = read(f"{name}.txt").splitlines()
+    return {match[1]: match[2] for match in map(PINNED.match, lines) if match}
+
+
+def stage(name: str) -> list[str]:
+    """The instructions of one stage of the Dockerfile, continuation lines joined."""
+    text = re.sub(r"(?m)^\s*#.*\n", "", read("images/Dockerfile")).replace("\\\n", " ")
+    found: dict[str, list[str]] = {}
+    for line in filter(str.strip, text.splitlines()):
+        if match := re.match(r"FROM \S+ AS (\w+)", line):
+            found[match[1]] = []
+        elif found:
+            next(reversed(found.values())).append(" ".join(line.split()))
+    return found[name]
+
+
+# The locks
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_a_version_and_hashes(lock: str) -> None:
+    text = re.sub(r"(?m)^\s*#.*\n", "", read(f"{lock}.txt")).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9._-]+==\S+( +--hash=sha256:[0-9a-f]{64})+ *", line), line
+
+
+def test_the_locks_agree_wherever_they_overlap() -> None:
+    versions: dict[str, set[str]] = defaultdict(set)
+    for lock in LOCKS:
+        for name, version in locked(lock).items():
+            versions[name].add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_what_its_in_file_asks_for(lock: str) -> None:
+    wanted = [line for line in read(f"{lock}.in").splitlines() if line and line[0] != "#"]
+    for requirement in wanted:
+        name, _, version = requirement.partition("==")
+        if name != "torch":
+            assert locked(lock).get(name, "missing") == (version or locked(lock).get(name))
+
+
+def test_torch_and_its_cuda_libraries_are_in_no_lock() -> None:
+    for lock in LOCKS:
+        names = [n for n in locked(lock) if n.startswith(("torch", "nvidia", "cuda", "triton"))]
+        assert names == [], lock
+
+
+def test_the_only_host_named_is_the_one_of_torch() -> None:
+    patterns = ["images/*", "host.*", "docker-compose*.yml", ".dockerignore", ".ci/*"]
+    files = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
+    assert len(files) > 10
+    hosts = {host for path in files for host in re.findall(r"https?://([\w.-]+)", path.read_text())}
+    assert hosts == {"download.pytorch.org", "127.0.0.1"}
+
+
+# The Dockerfile
+
+
+def test_the_dockerfile_asks_for_no_frontend_of_its_own() -> None:
+    assert "syntax=" not in read("images/Dockerfile")
+
+
+def test_the_base_image_is_pinned_by_digest_and_is_the_only_one() -> None:
+    text = read("images/Dockerfile")
+    assert re.search(r"(?m)^ARG DEBIAN=debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}$", text)
+    assert re.findall(r"(?m)^FROM (\S+)", text) == [
+        "${BASE_IMAGE:-$DEBIAN}", "base", "torch", "torch",
+    ]  # fmt: skip
+
+
+def test_the_dockerfile_and_the_lock_mean_the_same_torch() -> None:
+    (version,) = re.findall(r"TORCH_VERSION=(\S+)", read("images/Dockerfile"))
+    assert f"torch=={version}\n" in read("images/torch.in")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_runs_as_nobody_special_and_without_a_shell_between(target: str) -> None:
+    words = [line.split(maxsplit=1) for line in stage(target)]
+    assert [rest for word, rest in words if word == "USER"] == ["homeport"]
+    assert not any(word == "ENTRYPOINT" for word, _ in words)
+    (command,) = [rest for word, rest in words if word == "CMD"]
+    assert command.startswith('["python"')
+    assert any("useradd --uid 1000 " in line for line in stage("base"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_our_code_comes_after_everything_that_is_slow(target: str) -> None:
+    words = [line.split()[0] for line in stage(target)]
+    assert words.index("COPY") > max(i for i, word in enumerate(words) if word == "RUN")
+    assert words[-2:] == ["ARG", "LABEL"]
+    assert stage(target)[-2:] == [
+        "ARG REVISION=unknown", "LABEL org.opencontainers.image.revision=$REVISION",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_installs_its_own_lock_and_nothing_else(target: str) -> None:
+    (install,) = [line for line in stage(target) if line.startswith("RUN")]
+    assert f"pip install --require-hashes --no-deps -r /tmp/{target}.txt" in install
+    assert f"source=images/{target}.txt" in install
+
+
+# The compose files
+
+
+def test_compose_reads_these_settings_and_no_others() -> None:
+    text = re.sub(r"(?m)#.*$", "", read("docker-compose.yml") + read("docker-compose.gpu.yml"))
+    assert sorted(set(re.findall(r"\$\{(\w+)", text))) == [
+        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DATA_FOLDER", "HOMEPORT_DEVICE", "HOMEPORT_GID",
+        "HOMEPORT_REVISION", "HOMEPORT_SHM_SIZE", "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
+        "MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION", "PORT",
+    ]  # fmt: skip
+    services = compose()["services"].values()
+    passed = {name for s in services for name, value in s["environment"].items() if value is None}
+    assert sorted(passed) == [
+        "HF_HUB_OFFLINE", "HF_TOKEN", "SERVE_DEVICE", "SERVE_DTYPE", "SERVE_ENGINE",
+        "SERVE_MAX_CONCURRENT", "SERVE_MAX_QUEUE", "SERVE_REQUEST_SECONDS",
+    ]  # fmt: skip
+
+
+def test_the_gpu_file_holds_only_device_reservations() -> None:
+    gpus = [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    reserved = {"deploy": {"resources": {"reservations": {"devices": gpus}}}}
+    services = compose("docker-compose.gpu.yml")["services"]
+    assert services == dict.fromkeys(compose()["services"], reserved)
+
+
+@pytest.mark.parametrize("service", TARGETS)
+def test_a_container_has_the_callers_uid_and_no_privileges(service: str) -> None:
+    settings = compose()["services"][service]
+    assert settings["user"] == "${HOMEPORT_UID:-1000}:${HOMEPORT_GID:-1000}"
+    assert settings["cap_drop"] == ["ALL"]
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert settings["init"] is True
+
+
+@pytest.mark.parametrize("service", TARGETS)
+def test_a_missing_folder_is_an_error_and_not_a_new_folder_of_root(service: str) -> None:
+    for mount in compose()["services"][service]["volumes"]:
+        assert mount["bind"] == {"create_host_path": False}, mount
+        assert mount.get("read_only") or mount["source"] in ("./outputs", "./.cache")
+
+
+def test_every_published_port_is_on_loopback_and_has_a_health_check() -> None:
+    for service in compose()["services"].values():
+        if ports := service.get("ports"):
+            assert all(port.startswith("127.0.0.1:") for port in ports)
+            assert service["healthcheck"]["test"][0] == "CMD"
+
+
+def test_a_mounted_model_lies_inside_the_folder_that_azure_names() -> None:
+    serve = compose()["services"]["serve"]
+    (mount,) = serve["volumes"]
+    parent, _, name = mount["target"].rpartition("/")
+    assert parent == serve["environment"]["AZUREML_MODEL_DIR"]
+    assert name == "${MODEL_FOLDER_NAME:-model}"
+
+
+# The build context
+
+
+def test_the_build_context_is_an_allow_list_and_below_5_megabytes() -> None:
+    lines = [line for line in read(".dockerignore").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    allowed = [line[1:] for line in lines if line[0] == "!"]
+    assert allowed == ["images/*.txt", "recipes", "data", "train", "serve"]
+    ignored = [line.removeprefix("**/") for line in lines[1:] if line[0] != "!"]
+
+    def sent(path: Path) -> bool:
+        parts = path.relative_to(ROOT).parts
+        return not any(fnmatch.fnmatch(part, rule) for part in parts for rule in ignored)
+
+    found = [path for pattern in allowed for path in ROOT.glob(pattern)]
+    found += [path for folder in found if folder.is_dir() for path in folder.rglob("*")]
+    size = sum(path.stat().st_size for path in found if path.is_file() and sent(path))
+    assert 0 < size < 5_000_000

@@ -1,0 +1,305 @@
+"""The real server, as a process of its own, spoken to over HTTP."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Env = Callable[..., dict[str, str]]
+
+
+class Server:
+    """`python -m serve` on a port of its own."""
+
+    def __init__(self, env: dict[str, str], log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.log = log
+        env = {**env, "SERVE_PORT": str(self.port), "OMP_NUM_THREADS": "1"}
+        with log.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "serve"], cwd=ROOT, env=env, stdout=out, stderr=out
+            )
+
+    def wait_until_ready(self) -> "Server":
+        end = time.monotonic() + 120
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            try:
+                assert self.ask("GET", "/", timeout=5)[0] == 200
+                return self
+            except OSError:
+                time.sleep(0.2)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 120,
+    ) -> tuple[int, Any, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            text = response.read().decode()
+            kind = response.getheader("Content-Type") or ""
+            return (
+                response.status,
+                json.loads(text) if "json" in kind else text,
+                {name.lower(): value for name, value in response.getheaders()},
+            )
+        finally:
+            connection.close()
+
+    def score(self, **fields: Any) -> tuple[int, Any, dict[str, str]]:
+        return self.ask("POST", "/score", json.dumps(fields).encode())
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+@contextmanager
+def running(env: dict[str, str], log: Path) -> Iterator[Server]:
+    server = Server(env, log)
+    try:
+        yield server.wait_until_ready()
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def server(server_env: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    env = server_env(SERVE_MAX_CONCURRENT="2", SERVE_MAX_QUEUE="2", SERVE_REQUEST_SECONDS="8")
+    with running(env, tmp_path_factory.mktemp("log") / "server.log") as made:
+        yield made
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as made:
+        yield made
+
+
+def test_the_log_says_what_is_served_and_why(server: Server, tiny: Path) -> None:
+    lines = [line for line in server.log.read_text().splitlines() if "azmlinfsrv.serve - " in line]
+    assert lines[0].endswith(f"model folder: {tiny} (0.2M parameters)")
+    assert "serving tiny-ja (engine transformers: the only engine in this image, " in lines[-1]
+
+
+def test_a_prompt_and_the_same_as_messages_get_the_same_object(server: Server) -> None:
+    status, answer, headers = server.score(prompt="hello", max_new_tokens=8)
+    messages = [{"role": "user", "content": "hello"}]
+    assert status == 200
+    assert headers["content-type"] == "application/json"
+    assert list(answer) == ["output", "reasoning", "finish_reason", "usage"]
+    assert answer["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 8
+    assert server.score(messages=messages, max_new_tokens=8)[1] == answer
+
+
+def test_the_models_own_system_text_counts_and_can_be_replaced(server: Server) -> None:
+    def prompt_tokens(**fields: Any) -> int:
+        answer = server.score(prompt="hello", max_new_tokens=1, **fields)[1]
+        return int(answer["usage"]["prompt_tokens"])
+
+    assert prompt_tokens() == prompt_tokens(reasoning_language="Japanese")
+    assert prompt_tokens() > prompt_tokens(system_prompt="")
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_the_content_type_plays_no_part(server: Server, kind: str | None) -> None:
+    body = b'{"prompt": "hello", "max_new_tokens": 2}'
+    headers = {"Content-Type": kind} if kind else {}
+    assert server.ask("POST", "/score", body, headers)[0] == 200
+
+
+def test_the_readmes_curl_works(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}/score"
+    body = '{"prompt": "日本の首都は?", "max_new_tokens": 2}'
+    done = subprocess.run(["curl", "-sS", "--fail", url, "-d", body], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)  # encoded once
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"prompt": ', 400, "line 1 column 12"),
+        (b"", 400, "empty"),
+        (b'{"prompt": "x", "max_tokens": 5}', 400, 'did you mean "max_new_tokens"?'),
+        (b'{"prompt": "x", "max_new_tokens": 4096}', 400, "4096 new tokens exceed"),
+        (b'{"prompt": "a<|end|>b"}', 400, "control token"),
+        (b'{"prompt": "%s"}' % (b"a" * 2_000_000), 413, "over 1048576 bytes"),
+    ],
+)
+def test_a_refusal_is_an_object_with_status_and_sentence(
+    server: Server, body: bytes, status: int, words: str
+) -> None:
+    got, answer, _ = server.ask("POST", "/score", body)
+    assert got == status
+    assert answer["error"]["code"] == status
+    assert words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_huge_body_is_refused_though_the_client_sends_all_before_it_reads(
+    server: Server, chunked: bool
+) -> None:
+    pieces = [b"a" * 65536] * 256
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with closing(connection):
+        connection.request("POST", "/score", iter(pieces) if chunked else b"".join(pieces))
+        assert connection.getresponse().status == 413
+
+
+def test_a_body_that_ends_early_does_not_harm_the_server(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as half:
+        half.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        half.shutdown(socket.SHUT_WR)
+        assert half.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert server.score(prompt="x", max_new_tokens=1)[0] == 200
+
+
+def test_other_methods_are_told_what_to_send(server: Server) -> None:
+    status, answer, headers = server.ask("GET", "/score")
+    assert (status, headers["allow"]) == (405, "POST")
+    assert "POST" in answer["error"]["message"]
+
+
+def test_four_at_a_time_get_the_answers_that_each_gets_alone(
+    server: Server, pool: ThreadPoolExecutor
+) -> None:
+    prompts = ["fox", "日本", "lazy dog" * 9, "x"]
+
+    def ask(prompt: str) -> Any:
+        return server.score(prompt=prompt, max_new_tokens=12)[1]
+
+    alone = [ask(prompt) for prompt in prompts]
+    assert len({answer["output"] for answer in alone}) == len(prompts)
+    for _ in range(3):
+        assert list(pool.map(ask, prompts)) == alone
+
+
+def under_way(server: Server, pool: ThreadPoolExecutor, count: int) -> list[Future[Any]]:
+    """Requests that take seconds, surely begun."""
+    long = [pool.submit(server.score, prompt="x", max_new_tokens=3800) for _ in range(count)]
+    time.sleep(0.7)
+    assert not any(future.done() for future in long)
+    return long
+
+
+def test_the_probe_answers_during_a_long_generation(
+    server: Server, pool: ThreadPoolExecutor
+) -> None:
+    long = under_way(server, pool, 2)
+    for _ in range(10):
+        started = time.monotonic()
+        assert server.ask("GET", "/", timeout=10)[:2] == (200, "Healthy")
+        assert time.monotonic() - started < 2
+    assert not any(future.done() for future in long)
+    for future in long:
+        status, answer, _ = future.result()
+        assert status == 200
+        assert answer["finish_reason"] in ("deadline", "length")  # by the machine's speed
+
+
+def test_one_more_than_runs_and_waits_is_429_and_the_probe_still_answers(
+    server: Server, pool: ThreadPoolExecutor
+) -> None:
+    long = under_way(server, pool, 4)
+    started = time.monotonic()
+    status, answer, headers = server.score(prompt="x")
+    assert server.ask("GET", "/", timeout=10)[0] == 200
+    assert time.monotonic() - started < 2
+    assert status == answer["error"]["code"] == 429
+    assert int(headers["retry-after"]) == answer["error"]["retry_after"] > 0
+    assert not any(future.done() for future in long)
+    statuses = sorted(future.result()[0] for future in long)
+    assert statuses[:2] == [200, 200]
+    assert set(statuses) <= {200, 503}  # those in line may have waited their time out
+    assert server.score(prompt="x", max_new_tokens=1)[0] == 200
+
+
+def test_only_loopback_is_listened_on(server: Server) -> None:
+    addresses = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A" and int(local.split(":")[1], 16) == server.port:
+                addresses.add(local.split(":")[0])
+    assert addresses == {"0100007F"}
+
+
+def test_a_term_during_requests_loses_none_and_exits_zero(
+    server_env: Env, pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    with running(server_env(SERVE_MAX_CONCURRENT="1"), tmp_path / "log") as server:
+        asked = [pool.submit(server.score, prompt="x", max_new_tokens=400) for _ in range(3)]
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        assert not any(future.done() for future in asked)
+        assert server.process.wait(130) == 0
+        for future in asked:  # one that ran, two that stood in line
+            status, answer, _ = future.result()
+            assert (status, answer["finish_reason"]) == (200, "length")
+
+
+def test_a_reload_stays_on_its_address(
+    server_env: Env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the hooks alone; a real reload loads the model once more."""
+    import runpy
+
+    class Server:
+        class cfg:
+            bind: object = None
+
+            @classmethod
+            def set(cls, name: str, value: object) -> None:
+                setattr(cls, name, value)
+
+    monkeypatch.setenv("SERVE_PORT", "7001")
+    monkeypatch.setattr(sys, "argv", ["x", "-b", "0.0.0.0:7001", "-w", "1"])
+    hooks = runpy.run_path(str(ROOT / "serve" / "gunicorn.conf.py"))
+    hooks["on_starting"](Server)
+    assert Server.cfg.bind == ["127.0.0.1:7001"]
+    assert sys.argv == ["x", "-b", "127.0.0.1:7001", "-w", "1"]
+    assert (hooks["worker_class"], hooks["threads"]) == ("gthread", 28)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "no model below AZUREML_MODEL_DIR="),
+        ({"SERVE_DEVICE": "gpu"}, "SERVE_DEVICE=gpu cannot be used: it must be one of auto, "),
+    ],
+)
+def test_a_users_mistake_ends_the_log_with_one_sentence(
+    server_env: Env, tmp_path: Path, given: dict[str, str], words: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    env = server_env(AZUREML_MODEL_DIR=str(tmp_path / "model"), **given)
+    server = Server(env, tmp_path / "log")
+    code = server.process.wait(60)
+    log = (tmp_path / "log").read_text()
+    assert code == (2 if given else 3)
+    assert log.splitlines()[-1].startswith(f"serve: {words}")
+    assert "Traceback" not in log

@@ -1,0 +1,104 @@
+import datetime
+from pathlib import Path
+
+import pytest
+
+from train.errors import InputError
+from train.recipe import dump, load
+
+ROOT = Path(__file__).parents[2]
+
+MINIMAL = """
+name: small
+model: {base: tiny}
+data: {train: rows.jsonl}
+"""
+
+
+def recipe(tmp_path: Path, text: str = MINIMAL) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_that_we_ship_loads_under_its_own_name(path: Path) -> None:
+    assert load(path, environ={}).name == path.stem
+
+
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(
+    tmp_path: Path,
+) -> None:
+    path = recipe(tmp_path, MINIMAL + "training: {max_steps: 1, seed: 1, epochs: 1}\n")
+    environ = {"RECIPE_TRAINING__SEED": "2", "RECIPE_TRAINING__EPOCHS": "2", "RECIPE": "other"}
+    training = load(path, ["training.epochs=3"], environ).training
+    assert (training.max_steps, training.seed, training.epochs) == (1, 2, 3.0)
+
+
+def test_a_dumped_recipe_loads_as_the_same_recipe(tmp_path: Path) -> None:
+    loaded = load(recipe(tmp_path), ["lora.target_parameters=[mlp.experts.down_proj]"], {})
+    assert load(recipe(tmp_path, dump(loaded)), environ={}) == loaded
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    assert (
+        load(recipe(tmp_path), ["training.learning_rate=2e-4"], {}).training.learning_rate == 2e-4
+    )
+
+
+def test_an_unquoted_date_is_taken_as_its_text(tmp_path: Path) -> None:
+    path = recipe(tmp_path, MINIMAL.replace("rows.jsonl", "rows.jsonl, current_date: 2026-02-03"))
+    assert load(path, environ={}).data.current_date == str(datetime.date(2026, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("training.learning_rat=1", "did you mean learning_rate?"),
+        ("training.max_seq_length=1", "here it is training.max_length"),
+        ("training.warmup_ratio=0.1", "here it is training.warmup"),
+        ("training.max_steps=ten", "training.max_steps is 'ten'; it must be int"),
+        ("training.packing=1", "training.packing is 1; it must be bool"),
+        ("training.max_steps=0", "training.max_steps is 0"),
+        ("training.learning_rate=-1", "training.learning_rate is -1.0"),
+        ("lora.r=0", "lora.r is 0"),
+        ("data.form=alpaca", "data.form is 'alpaca'; it must be 'auto'"),
+        ("data.max_bad_rows=-1", "data.max_bad_rows is -1"),
+        ("name=a/b", "name is 'a/b'"),
+        ("name.x=1", "name is a value, not a section"),
+        ("training", "write section.key=value"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place_and_remedy(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=".") as caught:
+        load(recipe(tmp_path), [override], {})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dropout_with_adapted_experts_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="set lora.dropout to 0"):
+        load(recipe(tmp_path), ["lora.dropout=0.1", "lora.target_parameters=[mlp.x]"], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: x\nmodel: {base: tiny}\n", "data is missing"),
+        ("name: x\nmodel: tiny\ndata: {train: x}\n", "model must be a section"),
+        ("- a\n", "holds list, not keys and values"),
+        ("name: [", "is not YAML"),
+    ],
+)
+def test_a_broken_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(recipe(tmp_path, text), environ={})
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_recipe_lists_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=r"recipes/nope.yaml does not exist.*recipes/tiny-ja.yaml"):
+        load("recipes/nope.yaml", environ={})
