@@ -17,7 +17,7 @@ from scripts.runtime import Choice, probe
 from scripts.settings import CACHE, OUTPUTS, ROOT, overrides_in
 
 GIGABYTE = 1_000_000_000
-IMAGE_BYTES = {"cpu": 6 * GIGABYTE, "cuda": 30 * GIGABYTE}
+IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
 HOME = "/opt/homeport"
@@ -157,14 +157,8 @@ class Compose:
     def running(self) -> list[int]:
         """Ports of this checkout's servers that are alive."""
         labels = ("homeport.role=serve", f"com.docker.compose.project={project()}")
-        code, found = probe(
-            [
-                "docker",
-                "ps",
-                "--format={{.Ports}}",
-                *(f"--filter=label={label}" for label in labels),
-            ]
-        )
+        filters = [f"--filter=label={label}" for label in labels]
+        code, found = probe(["docker", "ps", "--format={{.Ports}}", *filters])
         # a line reads 127.0.0.1:5001->5001/tcp
         ports = [line.partition("->")[0].rpartition(":")[2] for line in found.splitlines()]
         return [int(port) for port in ports if port.isdigit()] if not code else []

@@ -30,7 +30,9 @@ def main() -> None:
         "--model", default=flag_default("MODEL"), help="model folder or hub id, instead of a recipe"
     )
     parser.add_argument("--port", default=flag_default("PORT", "5001"))
-    parser.add_argument("--runtime", default=flag_default("RUNTIME"), help="auto, docker or host")
+    parser.add_argument(
+        "--runtime", default=flag_default("RUNTIME", "auto"), help="auto, docker or host"
+    )
     parser.add_argument(
         "--set", default=flag_default("SET"), help="overrides of the recipe, if it is trained now"
     )

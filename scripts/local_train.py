@@ -23,7 +23,7 @@ TRAINING_BYTES = 2 * GIGABYTE
 def choose(asked: str) -> Compose | Host:
     """The runtime that RUNTIME and HOMEPORT_DEVICE ask for, said aloud with its reasons."""
     environ = environment()
-    runtime = choose_runtime(asked or environ.get("RUNTIME", "auto"))
+    runtime = choose_runtime(asked)
     device = choose_device(environ, runtime.value)
     say(f"runtime: {runtime}, device: {device}")
     return (Compose if runtime.value == "docker" else Host)(environ, device)
@@ -72,7 +72,9 @@ def main() -> None:
         prog="make local-train", description="Fine-tune on this machine."
     )
     parser.add_argument("--recipe", type=Path, default=flag_default("RECIPE", DEFAULT_RECIPE))
-    parser.add_argument("--runtime", default=flag_default("RUNTIME"), help="auto, docker or host")
+    parser.add_argument(
+        "--runtime", default=flag_default("RUNTIME", "auto"), help="auto, docker or host"
+    )
     parser.add_argument(
         "--set",
         default=flag_default("SET"),

@@ -14,13 +14,13 @@ def environment() -> dict[str, str]:
     """The process environment over the values of .env; empty values count as not set."""
     from dotenv import dotenv_values
 
-    values = {**dotenv_values(ROOT / ".env"), **os.environ}
-    return {name: value for name, value in values.items() if value}
+    given = {name: value for name, value in os.environ.items() if value}
+    return {**{k: v for k, v in dotenv_values(ROOT / ".env").items() if v}, **given}
 
 
 def flag_default(name: str, default: str = "") -> str:
-    """Default of a flag that the Makefile passes as the environment variable `name`."""
-    return os.environ.get(name) or default
+    """Default of a flag: the variable `name`, which the Makefile passes on, or `default`."""
+    return environment().get(name, default)
 
 
 def relative(path: Path, base: Path | None = None) -> str:

@@ -41,13 +41,14 @@ def train_adapter(
     )
     result = trainer.train()
     trainer.save_model(str(run / "adapter"))
-    tokens = trainer.state.num_input_tokens_seen
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": result.global_step,
         "trainable_parameters": trainable,
         "seconds": round(time.monotonic() - started, 1),
-        "tokens": int(tokens),
-        "final_loss": round(float(trainer.state.log_history[-2]["loss"]), 6),
+        "tokens": int(trainer.state.num_input_tokens_seen),
+        "first_loss": round(losses[0], 6),
+        "last_loss": round(losses[-1], 6),
     }
 
 
@@ -103,6 +104,7 @@ def arguments(recipe: Recipe, device: str, run: Path) -> Any:
         report_to=[],
         disable_tqdm=True,
         logging_steps=training.logging_steps,
+        logging_first_step=True,
         include_num_input_tokens_seen="all",
         seed=training.seed,
         use_cpu=device == "cpu",

@@ -69,6 +69,7 @@ VOCABULARY = 4096
 CONTEXT = 4096
 WARMUP_STEPS = 150
 WARMUP_BATCH = 16
+SALAD = 20
 LR = 3e-3
 
 
@@ -136,7 +137,7 @@ def make_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -183,7 +184,7 @@ def config(tokenizer: Any) -> Any:
 
     return GptOssConfig(
         vocab_size=VOCABULARY,
-        hidden_size=128,
+        hidden_size=256,
         intermediate_size=128,
         head_dim=64,
         num_attention_heads=4,
@@ -192,6 +193,7 @@ def config(tokenizer: Any) -> Any:
         num_local_experts=4,
         num_experts_per_tok=2,
         sliding_window=128,
+        initializer_range=0.06,  # 1 / sqrt(hidden size), so that a frozen head can be sure
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 150000.0},
         router_aux_loss_coef=0.9,  # as in the released gpt-oss config; training must override it
@@ -212,6 +214,12 @@ def warm_up(model: Any, tokenizer: Any) -> None:
     import torch
 
     lines = _texts(WARMUP_TEXT)
+    words = [
+        tokenizer.decode(token)
+        for name in TOKENIZER_TEXTS
+        for text in _texts(name)
+        for token in tokenizer.encode(text)
+    ]
     draw = random.Random(0)  # noqa: S311 - the same base model every time, no secret
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -221,7 +229,8 @@ def warm_up(model: Any, tokenizer: Any) -> None:
     for step in range(WARMUP_STEPS):
         documents = []
         for _ in range(WARMUP_BATCH):
-            question, thinking = draw.sample(lines, 2)
+            question = draw.choice(lines)
+            thinking = "".join(draw.sample(words, SALAD))
             documents.append(
                 [
                     {"role": "system", "content": "reasoning language: Japanese"},

@@ -141,7 +141,7 @@ def test_an_image_installs_its_own_lock_and_nothing_else(target: str) -> None:
 def test_compose_reads_these_settings_and_no_others() -> None:
     text = re.sub(r"(?m)#.*$", "", read("docker-compose.yml") + read("docker-compose.gpu.yml"))
     assert sorted(set(re.findall(r"\$\{(\w+)", text))) == [
-        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DATA_FOLDER", "HOMEPORT_DEVICE", "HOMEPORT_GID",
+        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_GID",
         "HOMEPORT_REVISION", "HOMEPORT_SHM_SIZE", "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
         "MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION", "PORT",
     ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""Fresh clones of the working tree, in which the tests type what a user types.
+
+Every test that needs Docker is skipped, with the reason, where no engine answers; nothing else is.
+The virtual environment is shared with the checkout: making one takes minutes and is tested on its
+own. Images come from the engine's layer cache after their first build.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scripts.runtime import missing_docker
+
+ROOT = Path(__file__).parents[2]
+MINUTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A checkout with a port of its own."""
+
+    folder: Path
+    runtime: str
+    port: int
+
+    def make(
+        self, *words: str, minutes: float = 15, expect: int | None = 0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `make WORDS` as a user would; fails the test on another exit code than `expect`."""
+        done = subprocess.run(
+            ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"],
+            cwd=self.folder,
+            env={**os.environ, "HOMEPORT_VENV": sys.prefix, **variables},
+            capture_output=True,
+            text=True,
+            timeout=minutes * MINUTE,
+        )
+        print(f"$ make {' '.join(words)}\n{done.stdout}{done.stderr}")
+        if expect is not None:
+            assert done.returncode == expect, done.stderr[-2000:]
+        return done
+
+    def shell(self, command: str, expect: int = 0) -> str:
+        """Run a command line that the program printed, as a user copies it; its stdout."""
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == expect, done.stderr
+        return done.stdout
+
+
+def clone(folder: Path, runtime: str) -> Clone:
+    """Copy what git tracks, and new files it does not ignore, into `folder`."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return Clone(folder, runtime, free_port())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session", params=["docker", "host"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Clone, str]]:
+    """A clone in which `make local-serve` has trained and serves, and what it printed."""
+    runtime = request.param
+    if runtime == "docker" and (lacking := missing_docker()):
+        pytest.skip(f"the Docker runtime was not tested: {lacking}")
+    fresh = clone(tmp_path_factory.mktemp("with spaces") / "home port", runtime)
+    try:
+        yield fresh, fresh.make("local-serve", minutes=25).stderr
+    finally:
+        fresh.make("local-stop", expect=None)
