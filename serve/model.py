@@ -1,6 +1,6 @@
 """Finds the one model to serve, and reads what its folder says about itself.
 
-    SERVE_MODEL set            that folder (or what lies below it), or that hub id, downloaded
+    SERVE_MODEL set            that folder, or what lies below it
     else AZUREML_MODEL_DIR     searched downwards for a config.json, the same here and on Azure
 
 A folder is a model when its config.json names a model_type; nothing below a model is searched. An
@@ -9,7 +9,6 @@ adapter alone is not a model: training merges it. This loads no weights and know
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,6 @@ from serve.errors import StartupError
 
 HOMEPORT = "homeport.json"
 MAX_DEPTH = 6
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 RESERVED = {"conversation", "messages", "tools", "tokenize", "add_generation_prompt", "return_dict"}
 
 
@@ -60,8 +57,8 @@ def find(setting: str, environ: Mapping[str, str] = os.environ) -> Model:
         root = _below(Path(folder), "AZUREML_MODEL_DIR")
     else:
         raise StartupError(
-            "no model is named: set SERVE_MODEL to a model folder or hub id, or AZUREML_MODEL_DIR "
-            "to a folder that holds one."
+            "no model is named: set SERVE_MODEL to a model folder, or AZUREML_MODEL_DIR to a "
+            "folder that holds one."
         )
     return describe(root)
 
@@ -92,19 +89,7 @@ def describe(root: Path) -> Model:
 def _explicit(setting: str) -> Path:
     if Path(setting).is_dir():
         return _below(Path(setting), "SERVE_MODEL")
-    if not HUB_ID.match(setting):
-        raise StartupError(
-            f"SERVE_MODEL={setting} is no folder, and no hub id of the form owner/name."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(setting, allow_patterns=HUB_FILES))
-    except Exception as error:  # network, rights and naming errors share no base class
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StartupError(
-            f"SERVE_MODEL={setting} is no folder here, nor on the hub: {why}"
-        ) from error
+    raise StartupError(f"SERVE_MODEL={setting} is not a folder; name one that holds a model.")
 
 
 def _below(top: Path, variable: str) -> Path:

@@ -27,7 +27,7 @@ class Settings:
     """One field per variable; the field `port` is SERVE_PORT."""
 
     model: str = ""
-    """Model folder, or hub id; empty searches AZUREML_MODEL_DIR for a config.json."""
+    """Model folder; empty searches AZUREML_MODEL_DIR for a config.json."""
     device: Device = "auto"
     """auto takes a CUDA GPU where there is one; a device named is never swapped for another."""
     dtype: Dtype = "auto"

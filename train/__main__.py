@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from train.errors import TrainError
@@ -40,9 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # nothing here may run code that comes with a model, or phone home
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # deprecations between the pinned libraries are ours to follow, not the user's to read
+    warnings.simplefilter("ignore", FutureWarning)
+    if not sys.stderr.isatty():  # in a log file a progress bar is one endless line
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         recipe = load(arguments.recipe, arguments.overrides)
         from train.run import run

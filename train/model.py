@@ -1,6 +1,7 @@
 """Loads the base model of a recipe, and says which device, dtype and attention it chose and why."""
 
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,11 @@ def resolve(config: ModelConfig, cache: Path) -> Base:
     Raises InputError when the model is not there, or cannot be trained with what is asked.
     """
     import torch
+    import transformers
     from transformers import AutoConfig
 
+    if not sys.stderr.isatty():  # in a log file a progress bar is one endless line
+        transformers.utils.logging.disable_progress_bar()
     path = str(tiny.ensure(cache)) if config.base == "tiny" else config.base
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise InputError(f"model.base: {path} has no config.json, so it is not a model folder.")

@@ -136,6 +136,8 @@ class TrainingConfig:
     """Packs (rows without packing) per step: one per micro-batch, gradients accumulated."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
+    adam_beta2: float = 0.999
+    """Decay of AdamW's second moment; lower forgets faster, which suits short runs."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: needed to adapt the experts of a large model."""
     seed: int = 0

@@ -8,6 +8,7 @@ recipe can change are there because another value trains something else without 
 """
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from train.errors import InputError
 from train.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+CACHE = "cache"
+"""Folder beside the rows for what the libraries keep while they train."""
 
 
 def train_adapter(
@@ -40,7 +44,8 @@ def train_adapter(
         "training: %s trainable parameters, %s packs", f"{trainable:,}", len(trainer.train_dataset)
     )
     result = trainer.train()
-    trainer.save_model(str(run / "adapter"))
+    trainer.model.save_pretrained(run / "adapter")
+    shutil.rmtree(rows.parent / CACHE, ignore_errors=True)
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": result.global_step,
@@ -63,7 +68,7 @@ def prompt_completion(rows: Path, recipe: Recipe) -> Any:
             "chat_template_kwargs": {"current_date": recipe.data.current_date},
         }
 
-    cache = str(rows.parent / "cache")
+    cache = str(rows.parent / CACHE)
     dataset = load_dataset("parquet", data_files=str(rows), split="train", cache_dir=cache)
     return dataset.map(split, remove_columns=["messages"])
 
@@ -99,7 +104,7 @@ def arguments(recipe: Recipe, device: str, run: Path) -> Any:
     training = recipe.training
     cosine = training.scheduler == "cosine"
     return SFTConfig(
-        output_dir=str(run / "checkpoints"),
+        output_dir=str(run),
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
@@ -114,6 +119,7 @@ def arguments(recipe: Recipe, device: str, run: Path) -> Any:
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
+        adam_beta2=training.adam_beta2,
         lr_scheduler_type="cosine_with_min_lr" if cosine else training.scheduler,
         lr_scheduler_kwargs={"min_lr_rate": 0.1} if cosine else None,
         max_length=training.max_length,

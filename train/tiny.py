@@ -65,7 +65,7 @@ TEMPLATE_WORDS = (
     *("analysis", "commentary", "final", "system", "developer", "user", "assistant"),
 )
 
-VOCABULARY = 4096
+VOCABULARY = 2048
 CONTEXT = 4096
 WARMUP_STEPS = 150
 WARMUP_BATCH = 16

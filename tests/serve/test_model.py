@@ -101,7 +101,7 @@ def test_nothing_named_and_wrong_names_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="set SERVE_MODEL"):
         model.find("", {})
     assert "is not a folder; mount" in sentence(tmp_path / "absent")
-    assert "no hub id" in sentence(tmp_path, setting="/absent/folder")
+    assert "is not a folder" in sentence(tmp_path, setting="owner/name")
 
 
 def test_absent_shards_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import docker
+from scripts.docker import Compose
+from scripts.errors import CommandError, MachineError
+from scripts.runtime import Choice
+from scripts.settings import ROOT
+
+
+class Recorded(Compose):
+    """Compose that writes down what it would run, and succeeds or fails as told."""
+
+    def __init__(self, environ: dict[str, str] | None = None, code: int = 0) -> None:
+        super().__init__(environ or {}, Choice("cpu", "test"))
+        self.commands: list[tuple[str, ...]] = []
+        self.code = code
+
+    def run(self, *arguments: str, extra: Any = None, quiet: bool = False) -> int:
+        self.commands.append(arguments)
+        return self.code if "build" not in arguments else 0
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(docker, "CACHE", tmp_path / ".cache")
+    monkeypatch.setattr(docker, "probe", lambda command: (0, ""))
+
+
+def test_files_of_the_checkout_are_named_as_the_container_sees_them() -> None:
+    compose = Recorded()
+    recipe = ROOT / "recipes/tiny-ja.yaml"
+    rows = ROOT / "data/chat_messages.jsonl"
+    compose.train(recipe, ["training.epochs=1"], {"recipe": recipe, "data.train": rows})
+    assert compose.commands[-1] == (
+        *("run", "--rm", "--no-TTY", "train", "python", "-m", "train"),
+        "/opt/homeport/recipes/tiny-ja.yaml",
+        "data.train=/opt/homeport/data/chat_messages.jsonl",
+        "training.epochs=1",
+    )
+
+
+def test_files_elsewhere_are_mounted_read_only_one_by_one(tmp_path: Path) -> None:
+    compose = Recorded()
+    rows = tmp_path / "my rows.jsonl"
+    recipe = tmp_path / "mine.yaml"
+    compose.train(recipe, [], {"recipe": recipe, "data.train": rows})
+    command = compose.commands[-1]
+    assert f"{rows}:/mnt/data.train/my rows.jsonl:ro" in command
+    assert f"{recipe}:/mnt/recipe/mine.yaml:ro" in command
+    assert "data.train=/mnt/data.train/my rows.jsonl" in command
+    assert "/mnt/recipe/mine.yaml" in command
+
+
+def test_recipe_variables_reach_the_container_by_name_and_not_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    compose = Recorded({"RECIPE_TRAINING__SEED": "7", "OTHER": "x"})
+    compose.train(tmp_path / "r.yaml", [], {})
+    command = compose.commands[-1]
+    assert command[command.index("--env") + 1] == "RECIPE_TRAINING__SEED"
+    assert "7" not in command
+    assert "OTHER" not in command
+    assert compose.environ["RECIPE_TRAINING__SEED"] == "7"
+
+
+def test_the_exit_code_of_training_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        Recorded(code=4).train(tmp_path / "r.yaml", [], {})
+    assert caught.value.exit_code == 4
+
+
+def test_the_container_runs_as_the_caller_and_never_as_root() -> None:
+    uid = Recorded().environ["HOMEPORT_UID"]
+    assert uid == (str(os.getuid()) if os.getuid() else "1000")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root hands files over")
+def test_what_a_root_callers_container_wrote_belongs_to_root_after(tmp_path: Path) -> None:
+    class Writes(Recorded):
+        def run(self, *arguments: str, extra: Any = None, quiet: bool = False) -> int:
+            if arguments[0] == "run":
+                assert (tmp_path / "outputs").stat().st_uid == 1000
+                (tmp_path / "outputs/x").write_text("")
+                os.chown(tmp_path / "outputs/x", 1000, 1000)
+            return super().run(*arguments)
+
+    with pytest.raises(CommandError):
+        Writes(code=1).train(tmp_path / "r.yaml", [], {})
+    assert (tmp_path / "outputs/x").stat().st_uid == 0
+    assert (tmp_path / "outputs").stat().st_uid == 0
+
+
+def test_two_checkouts_have_two_compose_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = docker.project()
+    monkeypatch.setattr(docker, "ROOT", Path("/elsewhere"))
+    assert docker.project() != first
+
+
+def test_a_full_disk_is_said_before_an_image_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(command: list[str]) -> tuple[int, str]:
+        return (1, "") if "inspect" in command else (0, str(tmp_path))
+
+    monkeypatch.setattr(docker, "probe", probe)
+    monkeypatch.setitem(docker.IMAGE_BYTES, "cpu", 10**18)
+    with pytest.raises(MachineError, match="docker system prune"):
+        Recorded().build("serve")
+
+
+def test_ports_of_running_servers_are_read_from_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(docker, "probe", lambda command: (0, "127.0.0.1:5007->5001/tcp"))
+    assert Recorded().running() == [5007]
+    monkeypatch.setattr(docker, "probe", lambda command: (1, "no engine"))
+    assert Recorded().running() == []
