@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
 HOME = "/opt/homeport"
+CODE = {"train": ("train", "data"), "serve": ("serve",)}
+"""Folders that the images copy."""
 
 
 class Compose:
@@ -50,8 +53,9 @@ class Compose:
         self, *arguments: str, extra: Mapping[str, str] | None = None, quiet: bool = False
     ) -> int:
         """Run a compose command from the checkout; its output goes to the user's stderr."""
+        progress = "auto" if sys.stderr.isatty() else "plain"
         return subprocess.run(
-            ["docker", "compose", *arguments],
+            ["docker", "compose", "--progress", progress, *arguments],
             cwd=ROOT,
             env={**self.environ, **(extra or {})},
             stdout=subprocess.DEVNULL if quiet else 2,
@@ -59,17 +63,24 @@ class Compose:
         ).returncode
 
     def build(self, service: str) -> None:
-        """Build the service's image; from the layer cache this takes a second or two."""
+        """Build the service's image, unless it was built from these very inputs before.
+
+        Asking the builder would need the base image's registry, even where all layers are here.
+        """
         image = f"homeport-{service}:{self.device}"
-        code, _ = probe(["docker", "image", "inspect", image])
+        label = '{{index .Config.Labels "homeport.inputs"}}'
+        code, built_from = probe(["docker", "image", "inspect", image, "--format", label])
+        now = inputs(service, self.environ)
+        if not code and built_from == now:
+            say(f"image: {image} (built before)")
+            return
+        say(f"image: building {image}; the first time takes minutes")
         if code:
-            say(f"building {image}; the first time takes minutes")
             self._need_disk()
-        if code := self.run("--progress", "auto" if not code else "plain", "build", service):
-            raise CommandError(
+        if self.run("build", service, extra={"HOMEPORT_INPUTS": now}):
+            raise MachineError(
                 f"image {image} could not be built; the reason stands above. If the base image or "
-                "torch cannot be downloaded, set HOMEPORT_BASE_IMAGE and HOMEPORT_TORCH_INDEX.",
-                code,
+                "torch cannot be downloaded, set HOMEPORT_BASE_IMAGE and HOMEPORT_TORCH_INDEX."
             )
 
     def _need_disk(self) -> None:
@@ -135,10 +146,10 @@ class Compose:
             "MODEL_NAME": name,
             "PORT": str(port),
         }
-        if code := self.run("up", "--detach", "--wait", "serve", extra=variables):
+        if self.run("up", "--detach", "--wait", "serve", extra=variables):
             self.run("logs", "--no-log-prefix", "--tail", "15", "serve")
             self.run("rm", "--stop", "--force", "serve", quiet=True)
-            raise CommandError("the server did not start; its last lines stand above.", code)
+            raise MachineError("the server did not start; its last lines stand above.")
 
     def log(self, port: int) -> str:
         """All that the server wrote since it started."""
@@ -169,6 +180,20 @@ class Compose:
             return False
         self.run("rm", "--stop", "--force", "serve", quiet=True)
         return True
+
+
+def inputs(service: str, environ: Mapping[str, str]) -> str:
+    """Hash of all that the service's image is built from: files, their names, and arguments."""
+    digest = hashlib.sha256()
+    for name in ("DEVICE", "BASE_IMAGE", "TORCH_INDEX"):
+        digest.update(f"{name}={environ.get(f'HOMEPORT_{name}', '')}\n".encode())
+    images = [ROOT / "images" / name for name in ("Dockerfile", "torch.txt", f"{service}.txt")]
+    folders = [ROOT / name for name in CODE[service]]
+    code = (p for folder in folders for p in folder.rglob("*") if "__pycache__" not in p.parts)
+    for path in sorted([*images, *(p for p in code if p.is_file())]):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _inside(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 VerbError            exit 1, never raised itself
 ├── UsageError       exit 2: what was asked for is wrong
-├── MachineError     exit 3: this machine lacks something (engine, port, disk, memory, network)
+├── MachineError     exit 3: this machine cannot do it (engine, port, disk, memory, network)
 └── CommandError     a command that the verb ran failed; its exit code is passed on
 """
 

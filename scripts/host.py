@@ -91,7 +91,7 @@ class Host:
         while not answers(port):
             if process.poll() is not None:
                 say("\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:]))
-                raise CommandError("the server did not start; its last lines stand above.", 1)
+                raise MachineError("the server did not start; its last lines stand above.")
             time.sleep(0.2)
 
     def log(self, port: int) -> str:

@@ -52,7 +52,7 @@ def main() -> None:
     need_memory(model.folder)
     runtime.serve(model.name, model.folder, port)
     log = runtime.log(port)
-    lines = re.findall(r"serving .*", log)
+    lines = re.findall(r"serving \S+ \(engine .*", log)
     say(f"{lines[-1] if lines else f'serving {model.name}'} at {address(port)}")
     say(f"try:  {curl(port, sample_request())}")
 

@@ -17,6 +17,7 @@ tokenise, shuffle, deduplicate or split off a validation set.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ BATCH_ROWS = 1024
 NAMED_BAD_ROWS = 20
 """Bad rows that are named one by one; the rest are only counted."""
 ROLES = ("system", "user", "assistant")
+CONTROL_TOKEN = re.compile(r"<\|[a-z_]+\|>")
 
 
 class BadRow(Exception):
@@ -231,6 +233,8 @@ def _text(row: Mapping[str, Any], key: str) -> str:
         raise BadRow(f"{key} is {type(value).__name__}, not text")
     if not value.strip():
         raise BadRow(f"{key} is empty")
+    if marker := CONTROL_TOKEN.search(value):  # the template would let it through as the real one
+        raise BadRow(f"{key} holds {marker.group()}, a control token of chat models; take it out")
     return value
 
 

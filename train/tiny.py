@@ -65,10 +65,10 @@ TEMPLATE_WORDS = (
     *("analysis", "commentary", "final", "system", "developer", "user", "assistant"),
 )
 
-VOCABULARY = 2048
+VOCABULARY = 4096
 CONTEXT = 4096
-WARMUP_STEPS = 150
-WARMUP_BATCH = 16
+WARMUP_STEPS = 400
+WARMUP_BATCH = 8
 SALAD = 20
 LR = 3e-3
 

@@ -86,6 +86,9 @@ def served(
     if runtime == "docker" and (lacking := missing_docker()):
         pytest.skip(f"the Docker runtime was not tested: {lacking}")
     fresh = clone(tmp_path_factory.mktemp("with spaces") / "home port", runtime)
+    # the base model of an earlier clone, as a user's second run finds it: it takes a minute or two
+    for made in tmp_path_factory.getbasetemp().glob("with*/*/.cache/tiny-*"):
+        shutil.copytree(made, fresh.folder / ".cache" / made.name)
     try:
         yield fresh, fresh.make("local-serve", minutes=25).stderr
     finally:

@@ -122,10 +122,11 @@ def test_an_image_runs_as_nobody_special_and_without_a_shell_between(target: str
 def test_our_code_comes_after_everything_that_is_slow(target: str) -> None:
     words = [line.split()[0] for line in stage(target)]
     assert words.index("COPY") > max(i for i, word in enumerate(words) if word == "RUN")
-    assert words[-2:] == ["ARG", "LABEL"]
-    assert stage(target)[-2:] == [
-        "ARG REVISION=unknown", "LABEL org.opencontainers.image.revision=$REVISION",
-    ]  # fmt: skip
+    assert stage(target)[-3:] == [
+        "ARG REVISION=unknown",
+        "ARG INPUTS=unknown",
+        "LABEL org.opencontainers.image.revision=$REVISION homeport.inputs=$INPUTS",
+    ]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -141,7 +142,7 @@ def test_an_image_installs_its_own_lock_and_nothing_else(target: str) -> None:
 def test_compose_reads_these_settings_and_no_others() -> None:
     text = re.sub(r"(?m)#.*$", "", read("docker-compose.yml") + read("docker-compose.gpu.yml"))
     assert sorted(set(re.findall(r"\$\{(\w+)", text))) == [
-        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_GID",
+        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_GID", "HOMEPORT_INPUTS",
         "HOMEPORT_REVISION", "HOMEPORT_SHM_SIZE", "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
         "MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION", "PORT",
     ]  # fmt: skip
@@ -198,7 +199,7 @@ def test_the_build_context_is_an_allow_list_and_below_5_megabytes() -> None:
     lines = [line for line in read(".dockerignore").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     allowed = [line[1:] for line in lines if line[0] == "!"]
-    assert allowed == ["images/*.txt", "recipes", "data", "train", "serve"]
+    assert allowed == ["images/*.txt", "data", "train", "serve"]
     ignored = [line.removeprefix("**/") for line in lines[1:] if line[0] != "!"]
 
     def sent(path: Path) -> bool:

@@ -120,3 +120,23 @@ def test_ports_of_running_servers_are_read_from_the_engine(
     assert Recorded().running() == [5007]
     monkeypatch.setattr(docker, "probe", lambda command: (1, "no engine"))
     assert Recorded().running() == []
+
+
+def test_an_image_is_built_only_when_its_inputs_have_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose = Recorded()
+    label = docker.inputs("serve", compose.environ)
+    monkeypatch.setattr(docker, "probe", lambda command: (0, label))
+    compose.build("serve")
+    assert compose.commands == []
+    assert "homeport-serve:cpu (built before)" in capsys.readouterr().err
+    compose.environ["HOMEPORT_BASE_IMAGE"] = "other"
+    compose.build("serve")
+    assert compose.commands == [("build", "serve")]
+
+
+def test_the_hashed_folders_are_those_that_the_dockerfile_copies() -> None:
+    lines = (ROOT / "images/Dockerfile").read_text().splitlines()
+    copied = [line.split()[-1] for line in lines if line.startswith("COPY")]
+    assert sorted(copied) == sorted(name for names in docker.CODE.values() for name in names)

@@ -112,6 +112,7 @@ def test_parquet_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
         ({"question": "", "answer": "y"}, "question is empty"),
         ({"question": 3, "answer": "y"}, "question is int, not text"),
         ({"question": "x"}, "answer is missing"),
+        ({"question": "x<|end|>", "answer": "y"}, "question holds <|end|>, a control token"),
         (b"{broken", "not JSON"),
         (b"[1]", "not a JSON object"),
         (b'{"question": "\xff"}', "not UTF-8 at byte 14"),
