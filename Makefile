@@ -34,7 +34,7 @@ check: runtime ## Lint, types and unit tests: under a minute once all is install
 	@$(RUN) mypy
 	@$(RUN) pytest -q -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
-	@images/lock
+	@UV=$(HOMEPORT_VENV)/bin/uv images/lock
 
 ##@ House
 .PHONY: help setup runtime clean

@@ -4,7 +4,6 @@ import argparse
 import shutil
 import subprocess
 
-from scripts import setup
 from scripts.console import run_verb, say
 from scripts.local_stop import stop_all
 from scripts.runtime import missing_docker, probe
@@ -26,9 +25,10 @@ def main() -> None:
         if images := found.split():
             subprocess.run(["docker", "image", "rm", *images], stdout=subprocess.DEVNULL)
             say(f"removed images {', '.join(images)}")
-    for folder in (CACHE, *(ROOT / name for name in TOOL_CACHES), setup.venv()):
+    # the environment last: this program runs from it; one that HOMEPORT_VENV names is not ours
+    for folder in (CACHE, *(ROOT / name for name in TOOL_CACHES), ROOT / ".venv"):
         if folder.is_dir():
-            shutil.rmtree(folder)  # the environment last: this program runs from it
+            shutil.rmtree(folder)
             say(f"removed {relative(folder)}")
     if OUTPUTS.is_dir() and any(OUTPUTS.iterdir()):
         say("kept outputs/, your results; remove it yourself if you want to: rm -r outputs")

@@ -67,10 +67,13 @@ TEMPLATE_WORDS = (
 
 VOCABULARY = 4096
 CONTEXT = 4096
-WARMUP_STEPS = 400
-WARMUP_BATCH = 8
-SALAD = 20
-LR = 3e-3
+WARMUP_STEPS = 330
+REPEATS = 24
+"""Documents in a batch of repeated lines."""
+CHATS = 16
+"""Documents in a batch of conversations; every third batch is one."""
+SALAD_WORDS = 16
+LEARNING_RATE = 3e-3
 
 
 def ensure(cache: Path) -> Path:
@@ -205,11 +208,12 @@ def config(tokenizer: Any) -> Any:
 
 
 def warm_up(model: Any, tokenizer: Any) -> None:
-    """Teach every weight the shape of plain Japanese, and of a conversation, by next tokens.
+    """Teach every weight to look things up, and then the shape of a conversation.
 
-    Each document is a Harmony conversation made of three lines of general text: the user says one,
-    the reasoning is another, and the answer says the user's line again. So the model knows where
-    an answer goes and how to look at the question, but no answer to any question.
+    Some documents say a line twice, general text or a random choice of words: to predict the second
+    half the model must find its place in the first, which is what reading a question takes. Others
+    are Harmony conversations whose answer repeats the question after some random words of
+    reasoning. No document answers a question.
     """
     import torch
 
@@ -221,37 +225,42 @@ def warm_up(model: Any, tokenizer: Any) -> None:
         for token in tokenizer.encode(text)
     ]
     draw = random.Random(0)  # noqa: S311 - the same base model every time, no secret
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=LR, total_steps=WARMUP_STEPS, pct_start=0.1
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True
     )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=LEARNING_RATE, total_steps=WARMUP_STEPS, pct_start=0.1
+    )
+
+    def salad() -> str:
+        return "".join(draw.choices(words, k=SALAD_WORDS))
+
+    def batch(step: int) -> Any:
+        if step % 3 != 2:
+            texts = [draw.choice(lines) if draw.random() < 0.5 else salad() for _ in range(REPEATS)]
+            return tokenizer([text + text for text in texts], padding=True, return_tensors="pt")
+        chats = []
+        for _ in range(CHATS):
+            question = draw.choice(lines) if draw.random() < 0.5 else salad()
+            answer = {"role": "assistant", "content": question, "thinking": salad()}
+            system = {"role": "system", "content": "reasoning language: Japanese"}
+            chats.append([system, {"role": "user", "content": question}, answer])
+        return tokenizer.apply_chat_template(
+            chats, return_dict=True, padding=True, return_tensors="pt", current_date="2026-01-01"
+        )
+
     model.train()
     for step in range(WARMUP_STEPS):
-        documents = []
-        for _ in range(WARMUP_BATCH):
-            question = draw.choice(lines)
-            thinking = "".join(draw.sample(words, SALAD))
-            documents.append(
-                [
-                    {"role": "system", "content": "reasoning language: Japanese"},
-                    {"role": "user", "content": question},
-                    {"role": "assistant", "content": question, "thinking": thinking},
-                ]
-            )
-        batch = tokenizer.apply_chat_template(
-            documents,
-            return_dict=True,
-            padding=True,
-            return_tensors="pt",
-            current_date="2026-01-01",
-        )
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        loss = model(**batch, labels=labels, output_router_logits=False).loss
+        inputs = batch(step)
+        labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+        loss = model(**inputs, labels=labels, output_router_logits=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % 50 == 0 or step == WARMUP_STEPS - 1:
-            log.info("base model: warm-up step %d/%d, loss %.3f", step, WARMUP_STEPS, loss.item())
+        if (step + 1) % 33 == 0:
+            log.info(
+                "base model: warm-up step %d/%d, loss %.3f", step + 1, WARMUP_STEPS, loss.item()
+            )
     model.eval()

@@ -31,13 +31,17 @@ class Clone:
     port: int
 
     def make(
-        self, *words: str, minutes: float = 15, expect: int | None = 0, **variables: str
+        self,
+        *words: str,
+        minutes: float = 15,
+        expect: int | None = 0,
+        environ: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `make WORDS` as a user would; fails the test on another exit code than `expect`."""
         done = subprocess.run(
             ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"],
             cwd=self.folder,
-            env={**os.environ, "HOMEPORT_VENV": sys.prefix, **variables},
+            env={**os.environ, "HOMEPORT_VENV": sys.prefix, **(environ or {})},
             capture_output=True,
             text=True,
             timeout=minutes * MINUTE,
