@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from scripts.errors import VerbError
+from train.recipe import InputError
 
 INTERRUPTED = 130
 
@@ -15,12 +16,9 @@ def say(line: str = "") -> None:
 
 def run_verb(verb: Callable[[], None]) -> None:
     """Run a verb and end the process: 0, or the exit code of its error after one sentence."""
-    # here and not above: train/ imports yaml, and --help should not wait for it
-    from train.errors import TrainError
-
     try:
         verb()
-    except (VerbError, TrainError) as error:
+    except (VerbError, InputError) as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import yaml
 
-from train.errors import InputError
+from train.errors import InputError as InputError  # scripts/ knows of train/ this file alone
 
 ENV_PREFIX = "RECIPE_"
 
