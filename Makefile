@@ -7,7 +7,7 @@ SHELL := bash
 # Any Python from 3.11 makes the virtual environment; everything else runs from that.
 PYTHON ?= python3
 HOMEPORT_VENV ?= .venv
-RUN := $(HOMEPORT_VENV)/bin/python -m
+RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT PROMPT SET RUNTIME HOMEPORT_VENV
@@ -34,7 +34,7 @@ check: runtime ## Lint, types and unit tests: under a minute once all is install
 	@$(RUN) mypy
 	@$(RUN) pytest -q -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
-	@UV=$(HOMEPORT_VENV)/bin/uv images/lock
+	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
 
 ##@ House
 .PHONY: help setup runtime clean

@@ -5,6 +5,7 @@ The model is mounted as Azure ML mounts it: AZUREML_MODEL_DIR=/var/azureml-app/a
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -109,9 +110,9 @@ class Compose:
                 inside = f"/mnt/{key}/{path.name}"
                 mounts += ["--volume", f"{path}:{inside}:ro"]
             if key != "recipe":
-                moved.append(f"{key}={inside}")
+                moved.append(f"{key}={json.dumps(inside)}")  # quoted, as YAML reads it
         recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
-        if code := self._run_train([*mounts], ["train", recipe_inside, *moved, *overrides]):
+        if code := self._run_train([*mounts], ["train", recipe_inside, *overrides, *moved]):
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:

@@ -45,8 +45,9 @@ class Host:
     def train(self, recipe: Path, overrides: Sequence[str], paths: Mapping[str, Path]) -> None:
         """Train in a process of its own, with the recipe's paths made absolute."""
         self.prepare()
-        absolute = [f"{key}={path}" for key, path in paths.items() if key != "recipe"]
-        if code := self._run_train(["train", str(recipe), *absolute, *overrides]):
+        # after the overrides, which may name the same files as the user sees them
+        absolute = [f"{k}={json.dumps(str(path))}" for k, path in paths.items() if k != "recipe"]
+        if code := self._run_train(["train", str(recipe), *overrides, *absolute]):
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:

@@ -10,6 +10,7 @@ reach it directly. Values already in the environment are kept, as Azure sets its
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
             )
     paths = [str(HERE.parent), *env.get("PYTHONPATH", "").split(os.pathsep)]
     env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
-    arguments = f"-c {HERE / 'gunicorn.conf.py'} {env.get('GUNICORN_CMD_ARGS', '')}"
+    config = shlex.quote(str(HERE / "gunicorn.conf.py"))  # gunicorn splits it as a shell would
+    arguments = f"-c {config} {env.get('GUNICORN_CMD_ARGS', '')}"
     env["GUNICORN_CMD_ARGS"] = arguments.strip()
     env["WORKER_COUNT"] = "1"  # each worker would load the model again
     env.setdefault("APP_INSIGHTS_LOG_RESPONSE_ENABLED", "false")

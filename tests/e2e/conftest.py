@@ -38,10 +38,12 @@ class Clone:
         environ: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `make WORDS` as a user would; fails the test on another exit code than `expect`."""
+        # a user's shell is not under `make test`, whose flags would reach the make below it
+        outer = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         done = subprocess.run(
             ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"],
             cwd=self.folder,
-            env={**os.environ, "HOMEPORT_VENV": sys.prefix, **(environ or {})},
+            env={**outer, "HOMEPORT_VENV": sys.prefix, **(environ or {})},
             capture_output=True,
             text=True,
             timeout=minutes * MINUTE,

@@ -39,8 +39,8 @@ def test_files_of_the_checkout_are_named_as_the_container_sees_them() -> None:
     assert compose.commands[-1] == (
         *("run", "--rm", "--no-TTY", "train", "python", "-m", "train"),
         "/opt/homeport/recipes/tiny-ja.yaml",
-        "data.train=/opt/homeport/data/chat_messages.jsonl",
         "training.epochs=1",
+        'data.train="/opt/homeport/data/chat_messages.jsonl"',  # after what the user overrides
     )
 
 
@@ -52,7 +52,7 @@ def test_files_elsewhere_are_mounted_read_only_one_by_one(tmp_path: Path) -> Non
     command = compose.commands[-1]
     assert f"{rows}:/mnt/data.train/my rows.jsonl:ro" in command
     assert f"{recipe}:/mnt/recipe/mine.yaml:ro" in command
-    assert "data.train=/mnt/data.train/my rows.jsonl" in command
+    assert 'data.train="/mnt/data.train/my rows.jsonl"' in command
     assert "/mnt/recipe/mine.yaml" in command
 
 
