@@ -51,7 +51,7 @@ def choose(settings: Settings, hardware: Hardware, parameters: int) -> Choices:
 
 def choose_engine(settings: Settings) -> Choice:
     if settings.engine == "auto":
-        return Choice(value="transformers", reason="the only engine in this image")
+        return Choice(value="transformers", reason="the only engine installed")
     return Choice(value=settings.engine, reason="set by SERVE_ENGINE")
 
 

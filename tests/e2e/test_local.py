@@ -194,9 +194,9 @@ def test_training_that_fails_passes_on_its_sentence_and_exit_code(
 ) -> None:
     clone, _ = served
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"question": "x"}\n')
+    rows.write_text('{"question": "x", "answer": "y"}\n{"question": "x"}\n')
     done = clone.make("local-train", f"SET=data.train='{rows}' name=broken", expect=None)
-    assert "rows.jsonl:1: answer is missing" in done.stderr
+    assert "rows.jsonl:2: answer is missing" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Error 2" in done.stderr  # make says the verb's exit code
     assert not (clone.folder / "outputs/broken/latest").exists()

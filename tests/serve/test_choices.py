@@ -35,7 +35,7 @@ def test_auto(hardware: Hardware, parameters: int, device: str, dtype: str) -> N
 
 def test_each_choice_says_why() -> None:
     assert str(choose(Settings(), machine(), LARGE)) == (
-        "(engine transformers: the only engine in this image, cpu: no NVIDIA GPU found, "
+        "(engine transformers: the only engine installed, cpu: no NVIDIA GPU found, "
         "float32: this CPU has neither amx_bf16 nor avx512_bf16)"
     )
 

@@ -103,7 +103,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def test_the_log_says_what_is_served_and_why(server: Server, tiny: Path) -> None:
     lines = [line for line in server.log.read_text().splitlines() if "azmlinfsrv.serve - " in line]
     assert lines[0].endswith(f"model folder: {tiny} (0.2M parameters)")
-    assert "serving tiny-ja (engine transformers: the only engine in this image, " in lines[-1]
+    assert "serving tiny-ja (engine transformers: the only engine installed, " in lines[-1]
 
 
 def test_a_prompt_and_the_same_as_messages_get_the_same_object(server: Server) -> None:
