@@ -43,6 +43,6 @@ help: ## Print this list
 setup: ## Make the virtual environment that the verbs run in (every verb does this first)
 	@$(PYTHON) -m scripts.setup
 runtime: ## Also install what training and serving need without Docker
-	@$(PYTHON) -m scripts.setup --runtime cpu
+	@$(PYTHON) -m scripts.setup --runtime
 clean: setup ## Remove what can be made again: servers, images, environment, caches; outputs/ stays
 	@$(RUN) scripts.clean

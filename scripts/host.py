@@ -37,10 +37,7 @@ class Host:
 
     def prepare(self) -> None:
         """Install what train/ and serve/ need, unless it is there."""
-        try:
-            setup.ensure_runtime(self.device)
-        except setup.SetupError as error:
-            raise MachineError(str(error)) from None
+        setup.ensure_runtime(self.device)
 
     def train(self, recipe: Path, overrides: Sequence[str], paths: Mapping[str, Path]) -> None:
         """Train in a process of its own, with the recipe's paths made absolute."""

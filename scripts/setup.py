@@ -1,7 +1,7 @@
 """Makes the virtual environment of the verbs, and on demand all that the host runtime needs.
 
-    python3 -m scripts.setup                  .venv with host.txt
-    python3 -m scripts.setup --runtime cpu    also torch, images/train.txt and images/serve.txt
+    python3 -m scripts.setup              .venv with host.txt
+    python3 -m scripts.setup --runtime    also torch, images/train.txt and images/serve.txt
 
 Runs on any Python 3.11 or newer without a package. What is installed already, by the hash of its
 lock, is left alone, so a second run takes no time. HOMEPORT_VENV moves the environment;
@@ -20,6 +20,9 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from scripts.errors import MachineError, VerbError
+from scripts.runtime import choose_device
+
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 TORCH_INDEXES = {
@@ -28,10 +31,6 @@ TORCH_INDEXES = {
 }
 GIGABYTE = 1_000_000_000
 NEEDED_BYTES = {"cpu": 4 * GIGABYTE, "cuda": 12 * GIGABYTE}
-
-
-class SetupError(Exception):
-    """One sentence for the user; exit code 3, as for all that the machine lacks."""
 
 
 def venv() -> Path:
@@ -46,7 +45,7 @@ def python() -> Path:
 def ensure_verbs() -> None:
     """The environment that the verbs run in: small, no torch."""
     if sys.version_info < OLDEST:
-        raise SetupError(
+        raise MachineError(
             f"Python {platform.python_version()} is too old, 3.11 or newer is needed: install it "
             "and name it, as in `make PYTHON=python3.12 …`."
         )
@@ -58,7 +57,7 @@ def ensure_verbs() -> None:
         if made.returncode:
             shutil.rmtree(venv(), ignore_errors=True)
             reason = (made.stdout + made.stderr).strip().splitlines()
-            raise SetupError(
+            raise MachineError(
                 f"{sys.executable} -m venv failed ({reason[-1] if reason else made.returncode}); "
                 "on Debian and Ubuntu: apt install python3-venv."
             )
@@ -72,7 +71,7 @@ def ensure_runtime(device: str) -> None:
     if not is_installed("torch", f"{version} {device}"):
         free = shutil.disk_usage(venv()).free
         if free < NEEDED_BYTES[device]:
-            raise SetupError(
+            raise MachineError(
                 f"{venv()} needs {NEEDED_BYTES[device] / GIGABYTE:.0f} GB free on its disk and has "
                 f"{free / GIGABYTE:.1f}; free some, or set HOMEPORT_VENV to a folder elsewhere."
             )
@@ -90,7 +89,7 @@ def torch_version() -> str:
         r"^ARG TORCH_VERSION=(\S+)", (ROOT / "images/Dockerfile").read_text(), re.MULTILINE
     )
     if not found:
-        raise SetupError(
+        raise MachineError(
             "images/Dockerfile names no TORCH_VERSION: git checkout images/Dockerfile."
         )
     return found.group(1)
@@ -128,7 +127,7 @@ def pip(options: list[str], *what: str) -> None:
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
     )
     if done.returncode:
-        raise SetupError(
+        raise MachineError(
             f"pip could not install {' '.join(what)}; its own message stands above. "
             "Check the network and free disk, then run the same command again."
         )
@@ -151,17 +150,17 @@ def main() -> int:
         prog="python3 -m scripts.setup", description="Make the virtual environment in .venv."
     )
     parser.add_argument(
-        "--runtime", choices=("cpu", "cuda"), help="also install what training and serving need"
+        "--runtime", action="store_true", help="also install what training and serving need"
     )
     arguments = parser.parse_args()
     try:
         if arguments.runtime:
-            ensure_runtime(arguments.runtime)
+            ensure_runtime(choose_device(os.environ, "host").value)
         else:
             ensure_verbs()
-    except SetupError as error:
+    except VerbError as error:
         say(f"error: {error}")
-        return 3
+        return error.exit_code
     return 0
 
 

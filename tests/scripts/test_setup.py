@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from scripts import setup
+from scripts.errors import MachineError
 
 
 def test_torch_comes_from_where_the_setting_says() -> None:
@@ -43,14 +44,14 @@ def test_a_failed_installation_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(options: list[str], *what: str) -> None:
-        raise setup.SetupError("no network")
+        raise MachineError("no network")
 
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     monkeypatch.setenv("HOMEPORT_VENV", str(tmp_path))
     monkeypatch.setattr(setup, "pip", fails)
     lock = tmp_path / "x.txt"
     lock.write_text("a")
-    with pytest.raises(setup.SetupError):
+    with pytest.raises(MachineError):
         setup.install("x", [lock])
     assert not setup.stamp("x").exists()
 
@@ -61,7 +62,7 @@ def test_a_disk_too_small_is_said_before_anything_is_downloaded(
     monkeypatch.setenv("HOMEPORT_VENV", str(tmp_path))
     monkeypatch.setattr(setup, "ensure_verbs", lambda: None)
     monkeypatch.setitem(setup.NEEDED_BYTES, "cpu", 10**18)
-    with pytest.raises(setup.SetupError, match=r"needs 1000000000 GB free on its disk and has"):
+    with pytest.raises(MachineError, match=r"needs 1000000000 GB free on its disk and has"):
         setup.ensure_runtime("cpu")
 
 
@@ -69,5 +70,5 @@ def test_a_python_too_old_is_refused_with_how_to_name_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(setup, "OLDEST", (9, 0))
-    with pytest.raises(setup.SetupError, match=r"make PYTHON=python3\.12"):
+    with pytest.raises(MachineError, match=r"make PYTHON=python3\.12"):
         setup.ensure_verbs()
