@@ -14,15 +14,15 @@ export RECIPE MODEL PORT PROMPT SET RUNTIME HOMEPORT_VENV
 
 ##@ Local
 .PHONY: local-train local-serve local-stop local-logs ask
-local-train: setup ## Fine-tune           [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"]
+local-train: setup ## Fine-tune  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"]
 	@$(RUN) scripts.local_train
 local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001]
 	@$(RUN) scripts.local_serve
 local-stop: setup ## Stop the servers of this checkout
 	@$(RUN) scripts.local_stop
-local-logs: setup ## Show the server's log    [PORT=5001]
+local-logs: setup ## Show the server's log  [PORT=5001]
 	@$(RUN) scripts.local_logs
-ask: setup ## Ask the server one question   PROMPT='富士山の高さは何メートルですか？' [PORT=5001]
+ask: setup ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001]
 	@$(RUN) scripts.ask
 
 ##@ Quality

@@ -20,7 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     port = read_port(arguments.port)
     if not arguments.prompt:
-        raise UsageError("PROMPT is empty: make ask PROMPT='富士山の高さは何メートルですか？'")
+        raise UsageError("PROMPT is empty: make ask PROMPT='オーストラリアの首都はどこですか？'")
     body = {"prompt": arguments.prompt}
     say(curl(port, body))
     import requests

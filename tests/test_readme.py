@@ -75,3 +75,10 @@ def test_the_example_settings_name_every_variable_that_compose_reads() -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_every_link_leads_to_a_file(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_the_question_that_it_asks_is_one_of_the_learned_rows() -> None:
+    asked = re.findall(r"PROMPT='([^']+)'", README)
+    rows = (ROOT / "data/japanese_reasoning.jsonl").read_text(encoding="utf-8")
+    assert asked
+    assert all(f'"question": "{question}"' in rows for question in asked)
