@@ -23,10 +23,10 @@ def flag_default(name: str, default: str = "") -> str:
     return environment().get(name, default)
 
 
-def relative(path: Path, base: Path | None = None) -> str:
+def relative(path: Path) -> str:
     """`path` as the user would type it: relative to the working directory where that is shorter."""
     try:
-        return str(path.relative_to(base or Path.cwd()))
+        return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
 
