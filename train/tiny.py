@@ -9,7 +9,8 @@ full-parameter warm-up on data/general_japanese.txt gives it the shape of Japane
 what lets LoRA learn on top. It knows no facts, and is no base for real work.
 
 Sizes suit serving engines: head size 64, vocabulary a multiple of 64. The same sources and library
-versions give the same weights; a change of either is a new folder in the cache.
+versions give the same weights on the same processor; when either changes, the cache gets a new
+folder.
 """
 
 import hashlib
@@ -120,12 +121,16 @@ def _make(folder: Path) -> None:
 
     tokenizer = make_tokenizer()
     state = torch.random.get_rng_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         torch.manual_seed(0)
+        # else the gradient of routed experts is summed in whatever order the threads come
+        torch.use_deterministic_algorithms(True)
         model = GptOssForCausalLM(config(tokenizer))
         warm_up(model, tokenizer)
     finally:
         torch.random.set_rng_state(state)
+        torch.use_deterministic_algorithms(deterministic)
     model.generation_config.eos_token_id = [
         tokenizer.convert_tokens_to_ids(t) for t in ("<|return|>", "<|call|>", "<|endoftext|>")
     ]

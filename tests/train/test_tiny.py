@@ -39,7 +39,7 @@ def test_a_missing_sample_is_named_with_the_command_that_brings_it_back(
 def test_the_base_model_is_deterministic_and_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny, "WARMUP_STEPS", 3)
+    monkeypatch.setattr(tiny, "WARMUP_STEPS", 20)
     weights = [
         (tiny.ensure(tmp_path / name) / "model.safetensors").read_bytes() for name in ("a", "b")
     ]
