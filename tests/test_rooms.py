@@ -2,26 +2,16 @@
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.tree import ROOT, files
+
 LONGEST = 600
 REGISTRIES = ("py" + "pi.org", "python" + "hosted", "deb." + "debian", "registry." + "npmjs")
 """Package registries are the user's own setting, so no file names one."""
-
-
-def tracked() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
 def imports(room: str) -> Iterator[tuple[Path, str]]:
@@ -56,7 +46,7 @@ def test_only_the_engine_of_the_server_knows_torch() -> None:
 
 
 def test_no_file_is_too_long_and_none_names_a_registry() -> None:
-    for path in tracked():
+    for path in files():
         text = path.read_text(encoding="utf-8")
         assert path.suffix != ".py" or text.count("\n") <= LONGEST, path
         assert not [host for host in REGISTRIES if host in text], path

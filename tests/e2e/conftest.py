@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from scripts.runtime import missing_docker
+from tests.tree import ROOT, files
 
-ROOT = Path(__file__).parents[2]
 MINUTE = 60
 
 
@@ -64,16 +64,10 @@ class Clone:
 
 def clone(folder: Path, runtime: str) -> Clone:
     """Copy what git tracks, and new files it does not ignore, into `folder`."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    for path in files():
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     return Clone(folder, runtime, free_port())
 
 

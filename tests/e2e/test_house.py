@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, clone
+from tests.e2e.conftest import clone
+from tests.tree import ROOT
 
 pytestmark = pytest.mark.e2e
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}

@@ -3,23 +3,14 @@
 import json
 import os
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SPECIALS = [
-    "<|startoftext|>",
-    "<|endoftext|>",
-    "<|return|>",
-    "<|constrain|>",
-    "<|channel|>",
-    "<|start|>",
-    "<|end|>",
-    "<|message|>",
-    "<|call|>",
-]
+from train.chat_template import harmony
+from train.tiny import SPECIAL_TOKENS
+
 TEXT = [
     "the quick brown fox jumps over the lazy dog",
     "日本の首都は東京です。",
@@ -39,7 +30,10 @@ def save_tokenizer(folder: Path) -> int:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=alphabet, special_tokens=SPECIALS, show_progress=False
+        vocab_size=400,
+        initial_alphabet=alphabet,
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXT, trainer)
     fast = PreTrainedTokenizerFast(
@@ -47,12 +41,9 @@ def save_tokenizer(folder: Path) -> int:
         bos_token="<|startoftext|>",  # noqa: S106 - a token of text
         eos_token="<|return|>",  # noqa: S106 - a token of text
         pad_token="<|endoftext|>",  # noqa: S106 - a token of text
-        additional_special_tokens=SPECIALS,
+        additional_special_tokens=list(SPECIAL_TOKENS),
     )
-    template = resources.files("trl").joinpath("chat_templates/gptoss.jinja").read_text()
-    clock = 'strftime_now("%Y-%m-%d")'
-    pinnable = f"(current_date if current_date is defined else {clock})"
-    fast.chat_template = template.replace(clock, pinnable)
+    fast.chat_template = harmony()
     fast.save_pretrained(folder)
     return len(fast)
 
@@ -81,7 +72,7 @@ def save_model(folder: Path, vocabulary: int) -> None:
         torch.manual_seed(7)
         model = GptOssForCausalLM(config).eval()
     with torch.no_grad():  # markers are never the likeliest, so a greedy answer has its full length
-        model.lm_head.weight[: len(SPECIALS)] = 0
+        model.lm_head.weight[: len(SPECIAL_TOKENS)] = 0
     model.generation_config.eos_token_id = [2, 8]
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
