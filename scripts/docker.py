@@ -16,9 +16,8 @@ from pathlib import Path
 from scripts.console import say
 from scripts.errors import CommandError, MachineError
 from scripts.runtime import Choice, probe
-from scripts.settings import CACHE, OUTPUTS, ROOT, overrides_in
+from scripts.settings import CACHE, GIGABYTE, OUTPUTS, ROOT, overrides_in
 
-GIGABYTE = 1_000_000_000
 IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
@@ -112,7 +111,7 @@ class Compose:
             if key != "recipe":
                 moved.append(f"{key}={json.dumps(inside)}")  # quoted, as YAML reads it
         recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
-        if code := self._run_train([*mounts], ["train", recipe_inside, *overrides, *moved]):
+        if code := self._run_train(mounts, ["train", recipe_inside, *overrides, *moved]):
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:

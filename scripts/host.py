@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -163,5 +162,5 @@ def answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as reply:
             return bool(reply.status == 200)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False

@@ -9,9 +9,9 @@ from scripts.console import run_verb, say
 from scripts.docker import Compose
 from scripts.errors import MachineError, UsageError
 from scripts.host import Host
-from scripts.models import GIGABYTE, free_memory, newest
+from scripts.models import free_memory, newest
 from scripts.runtime import choose_device, choose_runtime
-from scripts.settings import ROOT, environment, flag_default, overrides_in, relative
+from scripts.settings import GIGABYTE, ROOT, environment, flag_default, overrides_in, relative
 from train import recipe as recipes
 from train.recipe import Recipe
 

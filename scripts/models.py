@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.errors import MachineError, UsageError
-from scripts.settings import OUTPUTS, relative
+from scripts.settings import GIGABYTE, OUTPUTS, relative
 from train import recipe as recipes
 from train.recipe import Recipe
 
-GIGABYTE = 1_000_000_000
 BESIDES_WEIGHTS = 1 * GIGABYTE
 """Memory of Python, torch and a few requests, beyond the weights."""
 

@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout; every verb works from here."""
 OUTPUTS = ROOT / "outputs"
 CACHE = ROOT / ".cache"
+GIGABYTE = 1_000_000_000
 
 
 def environment() -> dict[str, str]:

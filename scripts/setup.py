@@ -22,14 +22,13 @@ from pathlib import Path
 
 from scripts.errors import MachineError, VerbError
 from scripts.runtime import choose_device
+from scripts.settings import GIGABYTE, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 TORCH_INDEXES = {
     "cpu": "https://download.pytorch.org/whl/cpu",
     "cuda": "https://download.pytorch.org/whl/cu126",
 }
-GIGABYTE = 1_000_000_000
 NEEDED_BYTES = {"cpu": 4 * GIGABYTE, "cuda": 12 * GIGABYTE}
 
 

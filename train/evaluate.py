@@ -52,6 +52,11 @@ def prompt_ids(
     return list(encoded["input_ids"])
 
 
+def row_ids(tokenizer: Any, row: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> list[int]:
+    """Token ids of a whole row, its answer included."""
+    return list(tokenizer.apply_chat_template(row, return_dict=True, **kwargs)["input_ids"])
+
+
 def loss(
     model: Any,
     tokenizer: Any,
@@ -65,8 +70,7 @@ def loss(
     with torch.inference_mode():
         for row in rows:
             prompt = prompt_ids(tokenizer, row[:-1], template_kwargs)
-            whole = tokenizer.apply_chat_template(row, return_dict=True, **template_kwargs)
-            ids = torch.tensor([whole["input_ids"]], device=model.device)
+            ids = torch.tensor([row_ids(tokenizer, row, template_kwargs)], device=model.device)
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
             nll = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum")
             total += nll.item()

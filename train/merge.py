@@ -1,6 +1,6 @@
 """Adapter + base → one safetensors folder, published only after it reloads with the same answers.
 
-    check = merge(base, run / "adapter", run / "merged", probe_rows, {...})
+    model, check = merge(base, tokenizer, run / "adapter", run / "merged", probe_rows, {...})
 
 A merge can go wrong in silence: gpt-oss loaded from MXFP4 is by default saved under the names of
 the original format without its scales, and reloads with random experts. So the saved folder is
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import VerificationError
+from train.evaluate import row_ids
 from train.model import Base, load_model
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def merge(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load_model(base), adapter).eval()
-    batches = [_whole(tokenizer, row, template_kwargs) for row in probe]
+    batches = [row_ids(tokenizer, row, template_kwargs) for row in probe]
     expected = [_logits(model, ids) for ids in batches]
     part = merged.with_name(f"{merged.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -98,10 +99,6 @@ def verify(
         "logit_range": spread,
         "dtype": base.dtype,
     }
-
-
-def _whole(tokenizer: Any, row: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> list[int]:
-    return list(tokenizer.apply_chat_template(row, return_dict=True, **kwargs)["input_ids"])
 
 
 def _logits(model: Any, ids: list[int]) -> Any:

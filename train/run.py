@@ -81,19 +81,16 @@ def new_folder(parent: Path) -> Path:
 
 def prepare(recipe: Recipe, folder: Path) -> tuple[Path, list[list[dict[str, Any]]]]:
     """Convert the rows; return the training Parquet and the rows to evaluate on."""
-    source = Path(recipe.data.train)
-    for line in dataset.convert([source], recipe.data, folder, "train").lines():
-        log.info("data: %s", line)
-    evaluation = "train"
+    sources = {"train": recipe.data.train}
     if recipe.data.validation:
-        evaluation = "validation"
-        held_out = Path(recipe.data.validation)
-        for line in dataset.convert([held_out], recipe.data, folder, "validation").lines():
+        sources["validation"] = recipe.data.validation
+    for name, source in sources.items():
+        for line in dataset.convert([Path(source)], recipe.data, folder, name).lines():
             log.info("data: %s", line)
-    elif recipe.evaluation.rows:
-        log.info("evaluation: on training rows, since data.validation is not set")
     count = recipe.evaluation.rows
-    rows = read(folder / f"{evaluation}.parquet")
+    if count and not recipe.data.validation:
+        log.info("evaluation: on training rows, since data.validation is not set")
+    rows = read(folder / f"{list(sources)[-1]}.parquet")
     return folder / "train.parquet", list(rows if count < 0 else islice(rows, count))
 
 

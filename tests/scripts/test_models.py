@@ -5,6 +5,7 @@ import pytest
 
 from scripts import models
 from scripts.errors import MachineError, UsageError
+from scripts.settings import GIGABYTE
 from train import recipe as recipes
 
 RECIPE = "name: small\nmodel: {base: tiny}\ndata: {train: data/rows.jsonl}\n"
@@ -75,9 +76,9 @@ def test_weights_that_do_not_fit_into_memory_are_refused_with_both_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = model_folder(tmp_path / "x")
-    monkeypatch.setattr(models, "free_memory", lambda: 2 * models.GIGABYTE)
+    monkeypatch.setattr(models, "free_memory", lambda: 2 * GIGABYTE)
     models.need_memory(folder)
-    monkeypatch.setattr(models, "free_memory", lambda: models.GIGABYTE)
+    monkeypatch.setattr(models, "free_memory", lambda: GIGABYTE)
     with pytest.raises(MachineError, match=r"0.0 GB of weights, and this machine 1.0 GB"):
         models.need_memory(folder)
     monkeypatch.setattr(models, "free_memory", lambda: None)  # macOS does not say

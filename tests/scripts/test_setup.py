@@ -5,6 +5,7 @@ import pytest
 
 from scripts import setup
 from scripts.errors import MachineError
+from scripts.settings import ROOT
 
 
 def test_torch_comes_from_where_the_setting_says() -> None:
@@ -23,7 +24,7 @@ def test_torch_comes_from_pips_own_settings_where_its_index_is_out_of_reach(
 
 
 def test_the_host_installs_the_torch_of_the_images() -> None:
-    assert f"torch=={setup.torch_version()}" in (setup.ROOT / "images/torch.in").read_text()
+    assert f"torch=={setup.torch_version()}" in (ROOT / "images/torch.in").read_text()
 
 
 def test_a_lock_is_installed_once_and_again_when_it_changes(
