@@ -1,8 +1,10 @@
-"""Every error of train/ that is the user's to mend: one sentence, printed without a traceback.
+"""Every end of train/ that is not a bug: one sentence, printed without a traceback.
 
     TrainError              exit 1, never raised itself
     ├── InputError          exit 2: a recipe, file, row or flag is wrong
-    └── VerificationError   exit 4: a result was made and failed its own check (merge, reload)
+    ├── MachineError        exit 3: this machine cannot do it as it is (disk, memory, network)
+    ├── VerificationError   exit 4: a result was made and failed its own check (merge, reload)
+    └── Interrupted         exit 5: SIGTERM or SIGINT; the same command goes on where it stopped
 
 Anything else that ends the program is a bug and keeps its traceback.
 """
@@ -20,7 +22,19 @@ class InputError(TrainError):
     exit_code = 2
 
 
+class MachineError(TrainError):
+    """The machine cannot do it as it is; the sentence says what to free or choose."""
+
+    exit_code = 3
+
+
 class VerificationError(TrainError):
     """A result that the run made does not hold what it must; it is not published as `latest`."""
 
     exit_code = 4
+
+
+class Interrupted(TrainError):
+    """Asked to stop; what was done so far is on disk, and the sentence says up to where."""
+
+    exit_code = 5

@@ -7,42 +7,79 @@ Precedence: defaults < YAML < environment (`RECIPE_TRAINING__MAX_STEPS=50`) < co
 the field's libraries have retired is answered with its present name.
 
 Only PyYAML is imported here, because scripts/ reads recipes on a machine without torch. Whether
-files exist, columns fit and the model loads is checked where those things are used.
+files exist, columns fit and the model loads is checked where those things are used
+(`python -m train RECIPE --check` does so without loading weights).
 """
 
 import dataclasses
-import datetime
-import difflib
 import os
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
+from train.configuration import build, override
 from train.errors import InputError as InputError  # scripts/ knows of train/ this file alone
 
 ENV_PREFIX = "RECIPE_"
 
 RETIRED = {
     "max_seq_length": "training.max_length",
-    "warmup_ratio": "training.warmup",
-    "warmup_steps": "training.warmup",
-    "evaluation_strategy": "evaluation.rows (evaluation runs before and after training)",
+    "cutoff_len": "training.max_length",
+    "sequence_len": "training.max_length",
+    "warmup_ratio": "training.warmup (below 1 it is a share of all steps)",
+    "warmup_steps": "training.warmup (1 or more are steps)",
+    "evaluation_strategy": "evaluation.steps",
+    "eval_strategy": "evaluation.steps",
+    "eval_steps": "evaluation.steps",
+    "save_strategy": "training.checkpoint_steps",
+    "save_steps": "training.checkpoint_steps",
+    "save_total_limit": "training.keep_checkpoints",
+    "load_best_model_at_end": "evaluation.keep_best",
+    "early_stopping_patience": "evaluation.patience",
     "group_by_length": "training.packing",
     "num_train_epochs": "training.epochs",
+    "num_epochs": "training.epochs",
     "per_device_train_batch_size": "training.packs_per_step",
+    "micro_batch_size": "training.packs_per_step",
     "gradient_accumulation_steps": "training.packs_per_step",
+    "per_device_eval_batch_size": "evaluation.batch_size",
+    "lr_scheduler_type": "training.scheduler",
+    "adam_epsilon": "fixed at 1e-8; leave it out",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype (bfloat16)",
+    "load_in_4bit": "tuning: qlora",
+    "attn_implementation": "model.attention",
+    "torch_dtype": "model.dtype",
     "lora_r": "lora.r",
     "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout",
+    "lora_target_modules": "lora.target_modules",
+    "lora_target_parameters": "lora.target_parameters",
     "model_name_or_path": "model.base",
-    "dataset_name": "data.train",
+    "base_model": "model.base",
+    "model_revision": "model.revision",
+    "tokenizer": "model.base (a model brings its own)",
+    "dataset_name": "data.train (hf://owner/name@revision)",
+    "datasets": "data.train",
+    "test_size": "data.validation_share",
+    "val_size": "data.validation_share",
+    "val_set_size": "data.validation_share",
+    "report_to": "training.tracking",
+    "output_dir": "the command line's --outputs",
+    "overwrite_output_dir": "not needed: every run has its own folder, and goes on in it",
+    "resume_from_checkpoint": "not needed: the same command goes on from the newest checkpoint",
+    "logging_dir": "the command line's --outputs",
+    "save_safetensors": "not needed: weights are always safetensors",
+    "include_tokens_per_second": "not needed: every progress line has it",
+    "dataset_batch_size": "not needed: rows stream in batches of fixed memory",
+    "jit_mode_eval": "not needed; leave it out",
+    "router_aux_loss_coef": "fixed at 0; leave it out",
+    "trust_remote_code": "always off; choose a model that transformers knows",
 }
-"""Names that users bring from other kits, and where the value goes here."""
+"""Names that users bring from other kits or older releases, and where the value goes here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +90,12 @@ class ModelConfig:
     """`tiny` (made by train/tiny.py), a folder with config.json, or a hub id."""
     revision: str | None = None
     """Commit id of the hub model, so that a run can be repeated."""
+    adapter: str | None = None
+    """Adapter folder of an earlier run on the same base, merged in before this run starts."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 on a GPU, float32 on a CPU; the run prints which and why."""
+    """`auto`: bfloat16 where the processor computes in it, else float32; the run prints why."""
     attention: str = "auto"
-    """Attention implementation; `auto` is eager for gpt-oss (its sinks need it), else sdpa."""
+    """Attention implementation; `auto` takes the fastest that gives right losses on this device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +103,15 @@ class DataConfig:
     """Which rows to learn from, and how they become messages."""
 
     train: str
-    """JSONL file of training rows, relative to the working directory."""
+    """JSONL, JSON, Parquet or CSV file, folder of such, `hf://owner/name@revision` or `azureml:`."""
     validation: str | None = None
-    """JSONL file of held-out rows; without one, evaluation uses training rows and says so."""
+    """Held-out rows, in the same kinds of place."""
+    validation_share: float = 0.05
+    """Share of the training rows to hold out where `validation` is not set; 0 = none."""
     form: Literal[
         "auto", "question_answer", "chat", "dialogue_summary", "azure_openai", "preference"
     ] = "auto"
-    """Form of the rows; `auto` recognises it from the keys of the first rows."""
+    """Form of the rows; `auto` recognises it from the keys of the first row."""
     reasoning_language: str | None = None
     """Written into the system message as `reasoning language: …` where a row has no system."""
     persona: str = ""
@@ -87,11 +128,15 @@ class DataConfig:
             raise InputError(
                 f"data.max_bad_rows is {self.max_bad_rows}: it counts rows; set 0 or more."
             )
+        if not 0 <= self.validation_share < 1:
+            raise InputError(
+                f"data.validation_share is {self.validation_share}: it must be from 0 to below 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraConfig:
-    """The adapter."""
+    """The adapter, where tuning is lora or qlora."""
 
     r: int = 8
     """Rank of the two factors."""
@@ -107,11 +152,27 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.r < 1:
             raise InputError(f"lora.r is {self.r}: the rank must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout is {self.dropout}: it must be from 0 to below 1.")
         if self.dropout and self.target_parameters:
             raise InputError(
                 f"lora.dropout is {self.dropout}, but adapting experts (lora.target_parameters) "
                 "works only without dropout: set lora.dropout to 0."
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DpoConfig:
+    """Direct preference optimisation, where method is dpo."""
+
+    beta: float = 0.1
+    """How strongly the model is held to the one it started from; larger holds it closer."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid: DPO, arXiv:2305.18290; ipo: its bounded form, arXiv:2310.12036."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise InputError(f"dpo.beta is {self.beta}: it must be more than 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,40 +194,88 @@ class TrainingConfig:
     packing: bool = True
     """Pack rows best-fit-decreasing, with positions and attention kept apart per row."""
     packs_per_step: int = 8
-    """Packs (rows without packing) per step: one per micro-batch, gradients accumulated."""
+    """Packs (rows without packing; pairs in DPO) per step and process, one per micro-batch."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     adam_beta2: float = 0.999
     """Decay of AdamW's second moment; lower forgets faster, which suits short runs."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass: needed to adapt the experts of a large model."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute activations in the backward pass; `auto`: from a billion parameters on."""
+    distributed: Literal["ddp", "fsdp2"] = "ddp"
+    """With several processes: whole copies of the model, or one that is sharded over them."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints; 0 = about every ten minutes."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep while the run lasts; the best one is kept besides."""
     seed: int = 0
     """Seed of initialisation and row order."""
     logging_steps: int = 10
     """Steps between progress lines."""
+    tracking: bool = True
+    """Log to MLflow: the job's own server on Azure ML, `make track` here."""
 
     def __post_init__(self) -> None:
         if self.max_steps == 0 or self.max_steps < -1:
             raise InputError(
                 f"training.max_steps is {self.max_steps}: give at least 1 step, or -1 for epochs."
             )
-        for name in ("epochs", "learning_rate", "max_length", "packs_per_step", "logging_steps"):
+        for name in (
+            "epochs",
+            "learning_rate",
+            "max_length",
+            "packs_per_step",
+            "max_grad_norm",
+            "keep_checkpoints",
+            "logging_steps",
+        ):
             if getattr(self, name) <= 0:
                 raise InputError(
                     f"training.{name} is {getattr(self, name)}: it must be more than 0."
                 )
+        for name in ("warmup", "weight_decay", "checkpoint_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"training.{name} is {getattr(self, name)}: it must be 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """What is measured before and after training."""
+    """What is measured before, during and after training."""
 
     rows: int = 64
-    """Rows to evaluate on; -1 = all; 0 = none."""
+    """Rows to evaluate on before and after; -1 = all; 0 = none."""
     max_new_tokens: int = 256
-    """Longest answer generated for the exact-answer count."""
+    """Longest answer generated for the count of exact answers."""
     batch_size: int = 16
     """Answers generated side by side."""
+    samples: int = 5
+    """Answers shown side by side, before and after, in the report."""
+    steps: int = 0
+    """Steps between measurements of the validation loss while training; 0 = none."""
+    patience: int = 0
+    """Stop after this many measurements without a lower validation loss; 0 = never."""
+    keep_best: bool = True
+    """With `steps`: the result is the checkpoint of the lowest validation loss, not the last."""
+
+    def __post_init__(self) -> None:
+        if self.rows < -1:
+            raise InputError(f"evaluation.rows is {self.rows}: give a number of rows, or -1.")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise InputError(
+                    f"evaluation.{name} is {getattr(self, name)}: it must be more than 0."
+                )
+        for name in ("samples", "steps", "patience"):
+            if getattr(self, name) < 0:
+                raise InputError(
+                    f"evaluation.{name} is {getattr(self, name)}: it must be 0 or more."
+                )
+        if self.patience and not self.steps:
+            raise InputError(
+                f"evaluation.patience is {self.patience}, but nothing is measured while training: "
+                "set evaluation.steps too."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,9 +284,14 @@ class Recipe:
 
     name: str
     """Name of the recipe and of the model that comes of it; names folders under outputs/."""
+    method: Literal["sft", "dpo"] = "sft"
+    """Learn answers (sft), or to prefer one answer to another (dpo; rows in preference pairs)."""
+    tuning: Literal["lora", "qlora", "full"] = "lora"
+    """An adapter, an adapter on a base held in 4 bits, or all weights."""
     model: ModelConfig
     data: DataConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -185,6 +299,16 @@ class Recipe:
         # the name becomes a folder, an image label and an Azure ML asset name
         if not self.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in self.name):
             raise InputError(f"name is {self.name!r}: use letters, digits, - and _ only.")
+        if self.tuning == "qlora" and self.lora.target_parameters:
+            raise InputError(
+                "tuning is qlora, but experts (lora.target_parameters) are not held in 4 bits: "
+                "set tuning to lora."
+            )
+        if self.method == "dpo" and self.data.form not in ("auto", "preference"):
+            raise InputError(
+                f"method is dpo, but data.form is {self.data.form}: it learns from preference "
+                "pairs; set data.form to preference."
+            )
 
 
 def load(
@@ -203,19 +327,22 @@ def load(
         raise InputError(
             f"recipe {path} does not exist; there are: {', '.join(near) or 'none'}."
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"recipe {path} holds {type(values).__name__}, not keys and values.")
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
-            _set(values, name.removeprefix(ENV_PREFIX).lower().split("__"), text, f"${name}")
-    for override in overrides:
-        key, equals, text = override.partition("=")
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            override(values, keys, text, f"${name}")
+    for line in overrides:
+        key, equals, text = line.partition("=")
         if not equals:
-            raise InputError(f"{override!r} is no override: write section.key=value.")
-        _set(values, key.split("."), text, f"override {override!r}")
-    recipe = _build(Recipe, values, "", str(path))
+            raise InputError(f"{line!r} is no override: write section.key=value.")
+        override(values, key.split("."), text, f"override {line!r}")
+    recipe = build(Recipe, values, where=str(path), retired=RETIRED)
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -224,78 +351,3 @@ def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every field with the value that the run uses."""
     text: str = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
     return text
-
-
-def _set(values: dict[str, Any], keys: Sequence[str], text: str, where: str) -> None:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    inner = values
-    for key in keys[:-1]:
-        inner = inner.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"{where}: {key} is a value, not a section.")
-    inner[keys[-1]] = value
-
-
-def _build(cls: type[Any], values: Any, prefix: str, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: {prefix.rstrip('.')} must be a section of keys and values.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise InputError(f"{where}: unknown key {prefix}{key}{_hint(str(key), list(fields))}.")
-    hints = typing.get_type_hints(cls)
-    arguments: dict[str, Any] = {}
-    for name, f in fields.items():
-        if name in values:
-            arguments[name] = _convert(hints[name], values[name], f"{prefix}{name}", where)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise InputError(f"{where}: {prefix}{name} is missing; it has no default.")
-    try:
-        return cls(**arguments)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
-def _hint(key: str, known: list[str]) -> str:
-    if key in RETIRED:
-        return f"; here it is {RETIRED[key]}"
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-
-
-def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
-    """`value` as `hint`; YAML 1.1 reads 2e-4 as text, so numbers are also taken from strings."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, f"{key}.", where)
-    options = (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
-    for option in options:
-        origin = typing.get_origin(option)
-        if origin is Literal:
-            if value in typing.get_args(option):
-                return value
-        elif origin is list:
-            if isinstance(value, list) and all(isinstance(v, str) for v in value):
-                return value
-        elif option is float and not isinstance(value, bool):
-            try:
-                return float(value)
-            except (TypeError, ValueError):
-                continue
-        elif option is str and isinstance(value, datetime.date):
-            return value.isoformat()  # YAML reads an unquoted 2026-01-01 as a date
-        elif isinstance(option, type) and type(value) is option:
-            return value
-    wanted = " or ".join(
-        ", ".join(map(repr, typing.get_args(o)))
-        if typing.get_origin(o) is Literal
-        else str(getattr(o, "__name__", o)).replace("NoneType", "null")
-        for o in options
-    )
-    raise InputError(f"{where}: {key} is {value!r}; it must be {wanted}.")
