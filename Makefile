@@ -10,11 +10,13 @@ HOMEPORT_VENV ?= .venv
 RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
-export RECIPE MODEL PORT PROMPT SET RUNTIME HOMEPORT_VENV
+export RECIPE MODEL PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
 
 ##@ Local
-.PHONY: local-train local-serve local-stop local-logs ask
-local-train: setup ## Fine-tune  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"]
+.PHONY: local-check local-train local-serve local-stop local-logs ask
+local-check: setup ## Check a recipe in seconds, and estimate memory  [RECIPE=…] [GPU=H100]
+	@$(RUN) scripts.local_check
+local-train: setup ## Fine-tune, or go on  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"] [FRESH=1]
 	@$(RUN) scripts.local_train
 local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001]
 	@$(RUN) scripts.local_serve

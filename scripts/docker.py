@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scripts.child import run_to_end
 from scripts.console import say
 from scripts.errors import CommandError, MachineError
 from scripts.runtime import Choice, probe
@@ -49,13 +50,16 @@ class Compose:
         for folder in (OUTPUTS, CACHE):
             folder.mkdir(exist_ok=True)
 
+    def command(self, *arguments: str) -> list[str]:
+        progress = "auto" if sys.stderr.isatty() else "plain"
+        return ["docker", "compose", "--progress", progress, *arguments]
+
     def run(
         self, *arguments: str, extra: Mapping[str, str] | None = None, quiet: bool = False
     ) -> int:
         """Run a compose command from the checkout; its output goes to the user's stderr."""
-        progress = "auto" if sys.stderr.isatty() else "plain"
         return subprocess.run(
-            ["docker", "compose", "--progress", progress, *arguments],
+            self.command(*arguments),
             cwd=ROOT,
             env={**self.environ, **(extra or {})},
             stdout=subprocess.DEVNULL if quiet else 2,
@@ -94,7 +98,13 @@ class Compose:
                 f"{free / GIGABYTE:.1f} GB free: docker system prune"
             )
 
-    def train(self, recipe: Path, overrides: Sequence[str], paths: Mapping[str, Path]) -> None:
+    def train(
+        self,
+        recipe: Path,
+        overrides: Sequence[str],
+        paths: Mapping[str, Path],
+        flags: Sequence[str] = (),
+    ) -> None:
         """Train in the container. `paths` are the recipe's files and folders on this machine.
 
         Those outside the mounted folders are mounted on their own, read-only, and the recipe is
@@ -111,7 +121,7 @@ class Compose:
             if key != "recipe":
                 moved.append(f"{key}={json.dumps(inside)}")  # quoted, as YAML reads it
         recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
-        if code := self._run_train(mounts, ["train", recipe_inside, *overrides, *moved]):
+        if code := self._run_train(mounts, ["train", *flags, recipe_inside, *overrides, *moved]):
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:
@@ -129,8 +139,11 @@ class Compose:
             give(OUTPUTS, IMAGE_USER)
             give(CACHE, IMAGE_USER)
         try:
-            return self.run(
-                "run", "--rm", "--no-TTY", *options, *variables, "train", "python", "-m", *module
+            options = ["--rm", "--no-TTY", *options, *variables]
+            return run_to_end(
+                self.command("run", *options, "train", "python", "-m", *module),
+                cwd=ROOT,
+                env=self.environ,
             )
         finally:
             if self.as_root:

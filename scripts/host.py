@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts import setup
+from scripts.child import run_to_end
 from scripts.console import say
 from scripts.errors import CommandError, MachineError
 from scripts.runtime import Choice
@@ -38,12 +39,18 @@ class Host:
         """Install what train/ and serve/ need, unless it is there."""
         setup.ensure_runtime(self.device)
 
-    def train(self, recipe: Path, overrides: Sequence[str], paths: Mapping[str, Path]) -> None:
+    def train(
+        self,
+        recipe: Path,
+        overrides: Sequence[str],
+        paths: Mapping[str, Path],
+        flags: Sequence[str] = (),
+    ) -> None:
         """Train in a process of its own, with the recipe's paths made absolute."""
         self.prepare()
         # after the overrides, which may name the same files as the user sees them
         absolute = [f"{k}={json.dumps(str(path))}" for k, path in paths.items() if k != "recipe"]
-        if code := self._run_train(["train", str(recipe), *overrides, *absolute]):
+        if code := self._run_train(["train", *flags, str(recipe), *overrides, *absolute]):
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:
@@ -54,12 +61,11 @@ class Host:
         return CACHE / "models" / model.replace("/", "--")
 
     def _run_train(self, module: list[str]) -> int:
-        return subprocess.run(
+        return run_to_end(
             [str(setup.python()), "-m", *module],
             cwd=ROOT,
             env={"HF_HOME": str(CACHE / "huggingface"), **self.environ},
-            stdout=2,
-        ).returncode
+        )
 
     def serve(self, name: str, folder: Path, port: int) -> None:
         """Start the server on `folder` in the background and wait until it answers."""

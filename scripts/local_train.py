@@ -1,6 +1,7 @@
 """Fine-tune the model of a recipe on this machine, in the train container or without one."""
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from train import recipe as recipes
 from train.recipe import Recipe
 
 DEFAULT_RECIPE = "recipes/tiny-ja.yaml"
+ELSEWHERE = re.compile(r"^(hf|azureml):|[*?\[]")
+"""Names of rows that are no path of this machine, or many."""
 TRAINING_BYTES = 2 * GIGABYTE
 """What training takes at the very least; a large model's need is checked where it is loaded."""
 
@@ -40,9 +43,14 @@ def find_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
 
 def files(recipe: Recipe) -> dict[str, Path]:
     """The recipe's paths on this machine, by recipe key; a hub id or `tiny` is none."""
-    paths = {"data.train": _absolute(recipe.data.train)}
-    if recipe.data.validation:
-        paths["data.validation"] = _absolute(recipe.data.validation)
+    named = {
+        "data.train": recipe.data.train,
+        "data.validation": recipe.data.validation,
+        "model.adapter": recipe.model.adapter,
+    }
+    paths = {
+        key: _absolute(name) for key, name in named.items() if name and not ELSEWHERE.search(name)
+    }
     if _absolute(recipe.model.base).is_dir() and recipe.model.base != "tiny":
         paths["model.base"] = _absolute(recipe.model.base)
     return paths
@@ -52,15 +60,23 @@ def _absolute(name: str) -> Path:
     return (ROOT / name).resolve()
 
 
-def train(runtime: Compose | Host, recipe: Recipe, path: Path, overrides: Sequence[str]) -> Path:
-    """Train and return the finished run's folder."""
+def train(
+    runtime: Compose | Host,
+    recipe: Recipe,
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    fresh: bool = False,
+) -> Path:
+    """Train, or go on with an unfinished run unless `fresh`; the finished run's folder."""
     free = free_memory()
     if free is not None and free < TRAINING_BYTES:
         raise MachineError(
             f"training needs {TRAINING_BYTES / GIGABYTE:.0f} GB of free memory, this machine has "
             f"{free / GIGABYTE:.1f}: close programs and try again."
         )
-    runtime.train(path.resolve(), overrides, {"recipe": path.resolve(), **files(recipe)})
+    flags = ["--fresh"] if fresh else []
+    runtime.train(path.resolve(), overrides, {"recipe": path.resolve(), **files(recipe)}, flags)
     run = newest(recipe)
     if run is None:
         raise MachineError(f"training ended, but outputs/{recipe.name}/latest is not there.")
@@ -80,10 +96,17 @@ def main() -> None:
         default=flag_default("SET"),
         help='overrides, as in "training.max_steps=50 lora.r=4"',
     )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        default=bool(flag_default("FRESH")),
+        help="start anew, even if a run is unfinished",
+    )
     arguments = parser.parse_args()
     overrides = shlex.split(arguments.set)
     recipe = find_recipe(arguments.recipe, overrides)
-    run = train(choose(arguments.runtime), recipe, arguments.recipe, overrides)
+    runtime = choose(arguments.runtime)
+    run = train(runtime, recipe, arguments.recipe, overrides, fresh=arguments.fresh)
     say(f"trained: {relative(run)}")
     say(f"next:    make local-serve RECIPE={arguments.recipe}")
     print(run)

@@ -1,23 +1,35 @@
-"""`python -m train RECIPE [section.key=value …]`: fine-tune, merge, check.
+"""`python -m train RECIPE [section.key=value …]`: fine-tune, merge, check, report.
 
-Progress goes to stderr; the folder of the finished run is the only line on stdout.
+Progress goes to stderr; the folder of the finished run is the only line on stdout. Given again
+after an interruption, the same command goes on with the run that is unfinished.
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
 import warnings
 from pathlib import Path
 
-from train.errors import TrainError
+from train import distributed, interruption, launch
+from train.errors import MachineError, TrainError
 from train.recipe import load
 
 EPILOG = """\
-outputs:      OUTPUTS/<recipe>/<run id>/ with recipe.yaml, data/, adapter/, merged/, metrics.json
-environment:  RECIPE_<SECTION>__<KEY>=value overrides the recipe, the command line overrides both
-exit codes:   0 done, 1 a bug (with traceback), 2 wrong input, 4 the result failed its check
+outputs:      OUTPUTS/<recipe>/<run id>/ with recipe.yaml, data/, adapter/, merged/, report.html,
+              metrics.json
+environment:  RECIPE_<SECTION>__<KEY>=value overrides the recipe, the command line overrides both;
+              RANK, WORLD_SIZE, MASTER_ADDR … as Azure ML and torchrun set them
+exit codes:   0 done, 1 a bug (with traceback), 2 wrong input, 3 this machine cannot (disk, memory),
+              4 the result failed its check, 5 stopped by a signal; the same command goes on
 """
+
+QUIETER = {
+    "httpx": logging.WARNING,
+    "accelerate": logging.WARNING,
+    "bitsandbytes": logging.ERROR,  # says at import which kernels it lacks
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,9 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache"), help="made base models (default: .cache)"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="check all that is cheap, estimate memory, and end"
+    )
+    parser.add_argument("--gpu", help="with --check: estimate for this GPU, such as H100")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew, even if a run is unfinished"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name, level in QUIETER.items():
+        logging.getLogger(name).setLevel(level)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # deprecations between the pinned libraries are ours to follow, not the user's to read
@@ -48,15 +68,41 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.stderr.isatty():  # in a log file a progress bar is one endless line
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not distributed.is_main():  # what all processes would say is said once
+        logging.disable(logging.INFO)
     try:
-        recipe = load(arguments.recipe, arguments.overrides)
-        from train.run import run
+        with interruption.caught() as stop:
+            recipe = load(arguments.recipe, arguments.overrides)
+            if arguments.check:
+                from train.check import check
 
-        folder = run(recipe, outputs=arguments.outputs, cache=arguments.cache)
+                check(recipe, arguments.cache, gpu=arguments.gpu)
+                return 0
+            if count := launch.needed():
+                return launch.launch(sys.argv[1:] if argv is None else argv, count)
+            from train.run import run
+
+            folder = run(
+                recipe,
+                outputs=arguments.outputs,
+                cache=arguments.cache,
+                stop=stop,
+                fresh=arguments.fresh,
+            )
     except TrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(folder)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"error: the disk is full ({error.filename or arguments.outputs}): free some space and "
+            f"run the same command; {interruption.AGAIN}.",
+            file=sys.stderr,
+        )
+        return MachineError.exit_code
+    if folder:
+        print(folder)
     return 0
 
 

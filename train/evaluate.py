@@ -1,50 +1,137 @@
-"""What fine-tuning changed: the loss of the learned answers, and how many come out word for word.
+"""What fine-tuning changed: the loss of the learned answers, and what the model really answers.
 
     measure(model, tokenizer, rows, EvaluationConfig(), {"current_date": "2026-01-01"})
 
-`rows` are lists of messages that end with the answer, as train/dataset.py writes them. Exact
-answers compare the final text only, greedily generated; reasoning may differ.
+`rows` are lists of messages that end with the answer. Answers are generated greedily; only their
+final text is compared with the truth, since reasoning may differ. `preference` does the same for
+pairs of a better and a worse answer.
 """
 
+import logging
+import math
 import re
-from collections.abc import Mapping, Sequence
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from train.recipe import EvaluationConfig
 
-FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|$)", re.DOTALL)
+log = logging.getLogger(__name__)
+
+Messages = list[dict[str, Any]]
+
+# a channel of Harmony ends with the next control token, or where generation was cut off
+FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)(?:<\|[a-z]+\|>|$)", re.DOTALL)
+ANALYSIS = re.compile(r"<\|channel\|>analysis<\|message\|>(.*?)(?:<\|[a-z]+\|>|$)", re.DOTALL)
+PROGRESS_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model wrote: its reasoning, empty where there was none, and its final text."""
+
+    thinking: str
+    text: str
 
 
 def measure(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[list[dict[str, Any]]],
+    rows: Sequence[Messages],
     config: EvaluationConfig,
     template_kwargs: Mapping[str, Any],
+    *,
+    reasoning_language: str | None = None,
 ) -> dict[str, Any]:
-    """Mean loss per answer token, and the share of answers that are exact, over `rows`."""
+    """Figures over `rows` (at least one), and the first `config.samples` answers as they read.
+
+    loss                   mean negative log-likelihood per answer token, in nats
+    perplexity             its exponential
+    exact_*                final answers that equal the truth, but for space around them
+    contains_*             final answers in which the truth stands, both in NFKC with runs of white
+                           space as one; a short truth is easily contained by chance
+    reasoning_share        answers that reason at all
+    reasoning_in_language  of those, the share in `reasoning_language`; None where none is asked
+                           for, it is not one that can be told, or no answer reasons
+    samples                prompt (messages), truth, thinking and answer
+    """
+    with evaluating(model):
+        measured_loss = loss(model, tokenizer, rows, template_kwargs)
+        given = answers(model, tokenizer, rows, config, template_kwargs)
+    truths = [row[-1]["content"] for row in rows]
+    exact = [a.text == truth.strip() for a, truth in zip(given, truths, strict=True)]
+    contained = [contains(a.text, truth) for a, truth in zip(given, truths, strict=True)]
+    thinking = [a.thinking for a in given if a.thinking]
+    return {
+        "rows": len(rows),
+        "loss": round(measured_loss, 6),
+        "perplexity": round(math.exp(measured_loss), 4),
+        "exact_answers": sum(exact),
+        "exact_share": round(sum(exact) / len(rows), 4),
+        "contains_answers": sum(contained),
+        "contains_share": round(sum(contained) / len(rows), 4),
+        "reasoning_share": round(len(thinking) / len(rows), 4),
+        "reasoning_in_language": in_language(thinking, reasoning_language),
+        "samples": [
+            {
+                "prompt": [{"role": m["role"], "content": m["content"]} for m in row[:-1]],
+                "truth": row[-1]["content"],
+                "thinking": answer.thinking,
+                "answer": answer.text,
+            }
+            for row, answer in list(zip(rows, given, strict=True))[: config.samples]
+        ],
+    }
+
+
+def preference(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Mapping[str, Any]],
+    template_kwargs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """How many of `pairs` the model has the right way round, and by how much.
+
+    A pair is {"messages": […, chosen], "rejected": message}, as DPO reads it. The log-probability
+    of an answer is the sum over its tokens, as in DPO, so a longer answer has less of it.
+    """
+    margins = []
+    with evaluating(model):
+        for pair in pairs:
+            chosen = list(pair["messages"])
+            worse, _ = answer_loss(
+                model, tokenizer, [*chosen[:-1], pair["rejected"]], template_kwargs
+            )
+            better, _ = answer_loss(model, tokenizer, chosen, template_kwargs)
+            margins.append(worse - better)
+    preferred = sum(margin > 0 for margin in margins)
+    return {
+        "pairs": len(pairs),
+        "preferred": preferred,
+        "preferred_share": round(preferred / len(pairs), 4),
+        "margin": round(sum(margins) / len(pairs), 4),
+    }
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout or gradients; afterwards in the mode that it was in."""
+    import torch
+
     was_training = model.training
     model.eval()
     try:
-        exact = [
-            answer == row[-1]["content"].strip()
-            for answer, row in zip(
-                answers(model, tokenizer, rows, config, template_kwargs), rows, strict=True
-            )
-        ]
-        return {
-            "rows": len(rows),
-            "loss": round(loss(model, tokenizer, rows, template_kwargs), 6),
-            "exact_answers": sum(exact),
-            "exact_share": round(sum(exact) / len(rows), 4),
-        }
+        # not inference_mode: what modules keep of such a pass could not take part in training
+        with torch.no_grad():
+            yield
     finally:
         model.train(was_training)
 
 
-def prompt_ids(
-    tokenizer: Any, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]
-) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Messages, kwargs: Mapping[str, Any]) -> list[int]:
     """Token ids up to where the model takes over."""
     encoded = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=True, **kwargs
@@ -52,47 +139,55 @@ def prompt_ids(
     return list(encoded["input_ids"])
 
 
-def row_ids(tokenizer: Any, row: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> list[int]:
+def row_ids(tokenizer: Any, row: Messages, kwargs: Mapping[str, Any]) -> list[int]:
     """Token ids of a whole row, its answer included."""
     return list(tokenizer.apply_chat_template(row, return_dict=True, **kwargs)["input_ids"])
 
 
 def loss(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[list[dict[str, Any]]],
-    template_kwargs: Mapping[str, Any],
+    model: Any, tokenizer: Any, rows: Sequence[Messages], template_kwargs: Mapping[str, Any]
 ) -> float:
-    """Mean negative log-likelihood per answer token, in nats; a row at a time, so never padded."""
+    """Mean negative log-likelihood per answer token, in nats."""
+    sums = [answer_loss(model, tokenizer, row, template_kwargs) for row in rows]
+    return sum(nats for nats, _ in sums) / sum(tokens for _, tokens in sums)
+
+
+def answer_loss(
+    model: Any, tokenizer: Any, row: Messages, template_kwargs: Mapping[str, Any]
+) -> tuple[float, int]:
+    """Negative log-likelihood of the row's answer, summed, in nats, and its tokens.
+
+    A row at a time, so nothing is padded.
+    """
     import torch
 
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for row in rows:
-            prompt = prompt_ids(tokenizer, row[:-1], template_kwargs)
-            ids = torch.tensor([row_ids(tokenizer, row, template_kwargs)], device=model.device)
-            logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-            nll = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum")
-            total += nll.item()
-            count += len(logits)
-    return total / count
+    start = len(prompt_ids(tokenizer, row[:-1], template_kwargs))
+    ids = torch.tensor([row_ids(tokenizer, row, template_kwargs)], device=model.device)
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+        nats = torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum")
+    return nats.item(), len(logits)
 
 
 def answers(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[list[dict[str, Any]]],
+    rows: Sequence[Messages],
     config: EvaluationConfig,
     template_kwargs: Mapping[str, Any],
-) -> list[str]:
-    """The greedy final answer to each row's prompt, in the order of `rows`."""
+) -> list[Answer]:
+    """The greedy answer to each row's prompt, in the order of `rows`."""
     import torch
 
     prompts = [prompt_ids(tokenizer, row[:-1], template_kwargs) for row in rows]
     # batches of like length waste the least padding
     order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
-    texts = [""] * len(rows)
+    given: list[Answer] = [Answer("", "")] * len(rows)
+    said = time.monotonic()
     for start in range(0, len(order), config.batch_size):
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            log.info("evaluation: %d of %d answers", start, len(order))
+            said = time.monotonic()
         chosen = order[start : start + config.batch_size]
         width = max(len(prompts[i]) for i in chosen)
         ids = torch.full((len(chosen), width), tokenizer.pad_token_id)
@@ -100,23 +195,54 @@ def answers(
         for line, i in enumerate(chosen):  # padded on the left, so that generation continues it
             ids[line, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[line, width - len(prompts[i]) :] = 1
-        with torch.inference_mode():
+        with torch.no_grad():
             output = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=config.max_new_tokens,
                 do_sample=False,
+                use_cache=True,  # training switches it off in the model's configuration
                 pad_token_id=tokenizer.pad_token_id,
             )
         for i, tokens in zip(chosen, output[:, width:].tolist(), strict=True):
-            texts[i] = final_text(tokenizer, tokens)
-    return texts
+            given[i] = parse(tokenizer, tokens)
+    return given
 
 
-def final_text(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The answer in generated `tokens`: Harmony's final channel, or all text of another model."""
+def parse(tokenizer: Any, tokens: Sequence[int]) -> Answer:
+    """Reasoning and final text in generated `tokens`.
+
+    Harmony has a channel for each; other models write <think>reasoning</think> before the answer,
+    or only its end where their template opens it. Reasoning that was cut off leaves no answer.
+    """
     marked = tokenizer.decode(tokens, skip_special_tokens=False)
-    if "<|channel|>" not in marked:
-        return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-    found = FINAL.search(marked)
-    return found.group(1).strip() if found else ""
+    if "<|channel|>" in marked:
+        final = FINAL.search(marked)
+        thinking = "\n".join(part.strip() for part in ANALYSIS.findall(marked))
+        return Answer(thinking.strip(), final.group(1).strip() if final else "")
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    thinking, closed, answer = text.partition("</think>")
+    if closed or text.startswith("<think>"):
+        return Answer(thinking.removeprefix("<think>").strip(), answer.strip())
+    return Answer("", text)
+
+
+def contains(text: str, truth: str) -> bool:
+    """Whether the truth stands in `text`, both normalised; an empty truth stands nowhere."""
+    wanted = normalise(truth)
+    return bool(wanted) and wanted in normalise(text)
+
+
+def normalise(text: str) -> str:
+    """NFKC (full-width digits and half-width kana become the usual ones), white space as one."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def in_language(texts: Sequence[str], language: str | None) -> float | None:
+    """The share of `texts` in `language` (a name such as Japanese); None where it has no answer."""
+    from train.data import language as languages
+
+    wanted = languages.code(language) if language else None
+    if wanted is None or not texts:
+        return None
+    return round(sum(code == wanted for code in languages.detect(texts)) / len(texts), 4)

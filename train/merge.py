@@ -1,11 +1,12 @@
-"""Adapter + base → one safetensors folder, published only after it reloads with the same answers.
+"""What was trained → one safetensors folder, published only after it reloads with the same answers.
 
-    model, check = merge(base, tokenizer, run / "adapter", run / "merged", probe_rows, {...})
+    model, check = publish(base, tokenizer, run / "adapter", run / "merged", probe_rows, {...})
 
 A merge can go wrong in silence: gpt-oss loaded from MXFP4 is by default saved under the names of
 the original format without its scales, and reloads with random experts. So the saved folder is
-loaded again: no key missing, none left over, and logits as close to base + adapter as the dtype
-allows. Otherwise VerificationError, and the folder does not appear under its final name.
+loaded again: no key missing, none left over, logits as close to what was trained as the dtype
+allows, and the same greedy answer. Otherwise VerificationError, and the folder does not appear
+under its final name.
 """
 
 import logging
@@ -15,45 +16,55 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import VerificationError
-from train.evaluate import row_ids
+from train.evaluate import prompt_ids, row_ids
 from train.model import Base, load_model
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
 """Largest logit change by merging, as a share of the logits' range; in bf16 the sum is rounded."""
+SAMPLE_TOKENS = 24
 
 
-def merge(
+def publish(
     base: Base,
     tokenizer: Any,
-    adapter: Path,
+    trained: Path,
     merged: Path,
     probe: Sequence[list[dict[str, Any]]],
     template_kwargs: Mapping[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
-    """Write the merged model to `merged`; return it, reloaded, with the figures of the check.
+    """Write the model to `merged`; return it, reloaded, with the figures of the check.
 
-    `probe` are rows of messages on whose answers logits are compared.
+    `trained` is an adapter's folder, or one of full weights. `probe` are rows of messages on whose
+    answers logits are compared; of the first one's prompt a greedy answer is compared too.
     """
-    from peft import PeftModel
+    import torch
 
-    model = PeftModel.from_pretrained(load_model(base), adapter).eval()
+    adapted = (trained / "adapter_config.json").is_file()
+    model = _adapted(base, trained) if adapted else load_model(base, weights=trained)
+    model.eval()
     batches = [row_ids(tokenizer, row, template_kwargs) for row in probe]
     expected = [_logits(model, ids) for ids in batches]
+    prompt = prompt_ids(tokenizer, probe[0][:-1], template_kwargs)
+    answer = _greedy(model, prompt, tokenizer.pad_token_id)
     part = merged.with_name(f"{merged.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    merged_model = model.merge_and_unload()
+    if adapted:
+        model = model.merge_and_unload()
+    model = model.to(getattr(torch, base.publish))
     # the original format of gpt-oss would drop the scales of the experts
-    merged_model.save_pretrained(part, save_original_format=False)
+    model.save_pretrained(part, save_original_format=False)
     tokenizer.save_pretrained(part)
-    del model, merged_model
-    reloaded, check = verify(base, part, batches, expected)
+    del model
+    reloaded, check = verify(base, part, batches, expected, (prompt, answer))
+    check["sample"] = tokenizer.decode(answer, skip_special_tokens=True).strip()
     for file in part.iterdir():
         file.chmod(0o644)  # a server under another uid reads them
+    shutil.rmtree(merged, ignore_errors=True)
     part.rename(merged)
     log.info(
-        "merged: %s (largest logit difference %.2g, tolerance %.2g)",
+        "merged: %s (largest logit difference %.2g, tolerance %.2g; same greedy answer)",
         merged,
         check["max_logit_difference"],
         check["tolerance"],
@@ -61,16 +72,30 @@ def merge(
     return reloaded, check
 
 
+def _adapted(base: Base, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(base), adapter)
+
+
 def verify(
-    base: Base, folder: Path, batches: Sequence[list[int]], expected: Sequence[Any]
+    base: Base,
+    folder: Path,
+    batches: Sequence[list[int]],
+    expected: Sequence[Any],
+    sample: tuple[list[int], list[int]],
 ) -> tuple[Any, dict[str, Any]]:
-    """Load `folder` and compare; VerificationError names what does not hold."""
+    """Load `folder` and compare; VerificationError names what does not hold.
+
+    `sample` is a prompt and the greedy answer that it had; where two tokens are as good as equal,
+    rounding may choose either, so a token may differ if its logit is within the tolerance.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=getattr(torch, base.dtype),
+        dtype=getattr(torch, base.publish),
         attn_implementation=base.attention,
         use_safetensors=True,
         output_loading_info=True,
@@ -79,7 +104,7 @@ def verify(
         if keys := sorted(map(str, loading[kind])):
             raise VerificationError(
                 f"{folder} does not reload: {kind.replace('_', ' ')} {', '.join(keys[:3])}"
-                f"{' …' if len(keys) > 3 else ''}; the adapter is intact beside it."
+                f"{' …' if len(keys) > 3 else ''}; what was trained is intact beside it."
             )
     model = model.to(base.device).eval()
     difference, spread = 0.0, 0.0
@@ -87,22 +112,51 @@ def verify(
         now = _logits(model, ids)
         difference = max(difference, float((now - logits).abs().max()))
         spread = max(spread, float(logits.max() - logits.min()))
-    tolerance = TOLERANCE[base.dtype] * spread
+    tolerance = TOLERANCE[base.publish] * spread
     if not difference <= tolerance:  # also when it is nan
         raise VerificationError(
-            f"{folder} answers differently from base + adapter: logits differ by {difference:.3g}, "
-            f"allowed is {tolerance:.3g} ({base.dtype}); the adapter is intact beside it."
+            f"{folder} answers differently from what was trained: logits differ by "
+            f"{difference:.3g}, allowed is {tolerance:.3g} ({base.publish}); what was trained is "
+            "intact beside it."
+        )
+    prompt, answer = sample
+    logits = _logits(model, prompt + answer)[0, len(prompt) - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(answer).unsqueeze(1)).squeeze(1)
+    gap = float((logits.max(dim=1).values - chosen).max()) if answer else 0.0
+    if not gap <= tolerance:
+        raise VerificationError(
+            f"{folder} gives another greedy answer than what was trained (a token's logit is "
+            f"{gap:.3g} below the best, allowed is {tolerance:.3g}); what was trained is intact "
+            "beside it."
         )
     return model, {
         "max_logit_difference": difference,
         "tolerance": tolerance,
         "logit_range": spread,
-        "dtype": base.dtype,
+        "dtype": base.publish,
+        "sample_tokens": len(answer),
+        "sample_gap": gap,
     }
 
 
 def _logits(model: Any, ids: list[int]) -> Any:
+    """Logits of one row, shape (1, tokens, vocabulary), float32 on the CPU."""
     import torch
 
     with torch.inference_mode():
         return model(input_ids=torch.tensor([ids], device=model.device)).logits.float().cpu()
+
+
+def _greedy(model: Any, prompt: list[int], pad: int) -> list[int]:
+    import torch
+
+    ids = torch.tensor([prompt], device=model.device)
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=SAMPLE_TOKENS,
+            do_sample=False,
+            pad_token_id=pad,
+        )
+    return list(output[0, len(prompt) :].tolist())

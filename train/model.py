@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from train import tiny
-from train.chat_template import harmony
+from train.adapter import merge_earlier
+from train.attention import choose
+from train.chat_template import for_model
 from train.errors import InputError
-from train.recipe import ModelConfig
+from train.packing import keep_packed_rows_apart
+from train.recipe import ModelConfig, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -24,67 +27,102 @@ class Base:
     model_type: str
     device: str
     dtype: str
+    """Of the weights while they are trained."""
+    publish: str
+    """Dtype of the weights of the finished model."""
+    autocast: bool
+    """Matrix products in bfloat16, whatever the weights' dtype."""
     attention: str
     dequantise: bool
     """The checkpoint holds MXFP4 experts, which can be served but not trained."""
+    adapter: str | None = None
+    """Adapter of an earlier run, merged in whenever the base is loaded."""
 
 
-def resolve(config: ModelConfig, cache: Path) -> Base:
+def resolve(recipe: Recipe, cache: Path) -> Base:
     """Find the base model and settle device, dtype and attention; loads its config, no weights.
 
     Raises InputError when the model is not there, or cannot be trained with what is asked.
     """
     import torch
     import transformers
-    from transformers import AutoConfig
 
     if not sys.stderr.isatty():  # in a log file a progress bar is one endless line
         transformers.utils.logging.disable_progress_bar()
+    config = recipe.model
     path = str(tiny.ensure(cache)) if config.base == "tiny" else config.base
+    settings = load_settings(config, path)
+    cuda = torch.cuda.is_available()
+    device, why = ("cuda", torch.cuda.get_device_name()) if cuda else ("cpu", "no NVIDIA GPU found")
+    log.info("device: %s (%s)", device, why)
+    dtype, why = config.dtype, "set by the recipe"
+    if dtype == "auto":
+        dtype, why = choose_dtype(cuda)
+    full = recipe.tuning == "full"
+    log.info("dtype: %s (%s)%s", dtype, why, "; weights in float32, tuning is full" if full else "")
+    attention, why = choose(settings.model_type, device, config.attention)
+    log.info("attention: %s (%s)", attention, why)
+    dequantise = quantisation(settings) == "mxfp4"
+    if dequantise and full:
+        raise InputError(
+            f"tuning is full, but {config.base} holds its experts in MXFP4, which only adapters "
+            "can be trained on top of: set tuning to lora."
+        )
+    return Base(
+        path=path,
+        revision=config.revision,
+        model_type=settings.model_type,
+        device=device,
+        # steps of a full fine-tune are smaller than what bfloat16 can add to a weight
+        dtype="float32" if full else dtype,
+        publish=dtype,
+        autocast=dtype == "bfloat16",
+        attention=attention,
+        dequantise=dequantise,
+        adapter=config.adapter,
+    )
+
+
+def load_settings(config: ModelConfig, path: str) -> Any:
+    """The model's own configuration; InputError where it cannot be had."""
+    from transformers import AutoConfig
+
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise InputError(f"model.base: {path} has no config.json, so it is not a model folder.")
     try:
-        settings = AutoConfig.from_pretrained(path, revision=config.revision)
+        return AutoConfig.from_pretrained(path, revision=config.revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise InputError(
             f"model.base: {config.base} could not be loaded ({reason}); give a folder with "
             "config.json, or a hub id that this machine can reach (set HF_TOKEN if it is gated)."
         ) from None
-    cuda = torch.cuda.is_available()
-    device, why = ("cuda", torch.cuda.get_device_name()) if cuda else ("cpu", "no NVIDIA GPU found")
-    log.info("device: %s (%s)", device, why)
-    dtype, why = config.dtype, "set by the recipe"
-    if dtype == "auto":
-        dtype, why = ("bfloat16", "on a GPU") if cuda else ("float32", "exact on any CPU")
-    log.info("dtype: %s (%s)", dtype, why)
-    attention, why = config.attention, "set by the recipe"
-    if attention == "auto":
-        if settings.model_type == "gpt_oss":
-            attention, why = "eager", "gpt-oss has attention sinks, which sdpa cannot compute"
-        else:
-            attention, why = "sdpa", "fastest that every machine has"
-    log.info("attention: %s (%s)", attention, why)
-    quantised = getattr(settings, "quantization_config", None) or {}
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-    return Base(
-        path=path,
-        revision=config.revision,
-        model_type=settings.model_type,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        dequantise=method == "mxfp4",
-    )
+
+
+def choose_dtype(cuda: bool) -> tuple[str, str]:
+    """Dtype of the weights, and why."""
+    import torch
+
+    if cuda:
+        return ("bfloat16", "on a GPU")
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return ("bfloat16", "this processor computes in it")
+    return ("float32", "this processor does not compute in bfloat16")
+
+
+def quantisation(settings: Any) -> str | None:
+    """How the checkpoint's weights are packed, such as `mxfp4`; None where they are plain."""
+    packed = getattr(settings, "quantization_config", None) or {}
+    return packed.get("quant_method") if isinstance(packed, dict) else None
 
 
 def load_tokenizer(base: Base) -> Any:
-    """The base's tokenizer; gpt-oss gets the Harmony template with generation marks."""
+    """The base's tokenizer, with our own template where we have one for the model's type."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path, revision=base.revision)
-    if base.model_type == "gpt_oss":
-        tokenizer.chat_template = harmony()
+    if template := for_model(base.model_type, tokenizer):
+        tokenizer.chat_template = template
     if not tokenizer.chat_template:
         raise InputError(
             f"model.base: {base.path} has no chat template; start from its instruct variant."
@@ -94,63 +132,38 @@ def load_tokenizer(base: Base) -> Any:
     return tokenizer
 
 
-def load_model(base: Base) -> Any:
-    """The base's weights on its device, ready to train packed rows."""
+def load_model(base: Base, *, weights: Path | None = None, four_bit: bool = False) -> Any:
+    """The base's weights on its device, ready to train packed rows.
+
+    `weights` is a folder of the same model with other weights. `four_bit` holds the linear layers
+    in NF4 (QLoRA, arXiv:2305.14314).
+    """
     import torch
-    from transformers import AutoModelForCausalLM, Mxfp4Config
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 
     options: dict[str, Any] = {}
     if base.dequantise:
         options["quantization_config"] = Mxfp4Config(dequantize=True)
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, base.dtype),
+        )
+        options["device_map"] = {"": base.device}
     model = AutoModelForCausalLM.from_pretrained(
-        base.path,
-        revision=base.revision,
+        weights or base.path,
+        revision=None if weights else base.revision,
         dtype=getattr(torch, base.dtype),
         attn_implementation=base.attention,
         use_safetensors=True,
         **options,
-    ).to(base.device)
+    )
+    if not four_bit:  # which lies where it was packed
+        model = model.to(base.device)
+    if base.adapter and not weights:
+        model = merge_earlier(model, base.adapter)
     if base.model_type == "gpt_oss":
         keep_packed_rows_apart(model)
     return model
-
-
-def keep_packed_rows_apart(model: Any) -> None:
-    """Make gpt-oss attend within each row of a pack.
-
-    Its forward does not hand `position_ids` to the mask builders (transformers 5.23; Mistral, Phi-3
-    and Llama do), so eager attention would run across the rows of a pack without a warning. The
-    hook builds both masks with them; without restarts in `position_ids` the masks are unchanged.
-    """
-    from transformers.masking_utils import (
-        create_causal_mask,
-        create_sliding_window_causal_mask,
-    )
-
-    def add_masks(
-        decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        positions = kwargs.get("position_ids")
-        tokens = kwargs.get("input_ids") if not args else args[0]
-        if (
-            positions is None
-            or tokens is None
-            or kwargs.get("attention_mask") is not None
-            or kwargs.get("past_key_values") is not None
-        ):
-            return args, kwargs
-        mask_inputs = {
-            "config": decoder.config,
-            # only its shape, dtype and device are read
-            "inputs_embeds": decoder.embed_tokens.weight.new_empty((*tokens.shape, 1)),
-            "attention_mask": None,
-            "past_key_values": None,
-            "position_ids": positions,
-        }
-        masks = {
-            "full_attention": create_causal_mask(**mask_inputs),
-            "sliding_attention": create_sliding_window_causal_mask(**mask_inputs),
-        }
-        return args, {**kwargs, "attention_mask": masks}
-
-    model.get_decoder().register_forward_pre_hook(add_masks, with_kwargs=True)

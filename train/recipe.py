@@ -103,7 +103,7 @@ class DataConfig:
     """Which rows to learn from, and how they become messages."""
 
     train: str
-    """JSONL, JSON, Parquet or CSV file, folder of such, `hf://owner/name@revision` or `azureml:`."""
+    """JSONL, JSON, Parquet, CSV file or folder of such, `hf://owner/name@revision`, `azureml:`."""
     validation: str | None = None
     """Held-out rows, in the same kinds of place."""
     validation_share: float = 0.05

@@ -5,8 +5,10 @@ The virtual environment is shared with the checkout: making one takes minutes an
 own. Images come from the engine's layer cache after their first build.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,12 +40,10 @@ class Clone:
         environ: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `make WORDS` as a user would; fails the test on another exit code than `expect`."""
-        # a user's shell is not under `make test`, whose flags would reach the make below it
-        outer = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         done = subprocess.run(
-            ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"],
+            self._command(*words),
             cwd=self.folder,
-            env={**outer, "HOMEPORT_VENV": sys.prefix, **(environ or {})},
+            env={**self._shell(), **(environ or {})},
             capture_output=True,
             text=True,
             timeout=minutes * MINUTE,
@@ -52,6 +52,33 @@ class Clone:
         if expect is not None:
             assert done.returncode == expect, done.stderr[-2000:]
         return done
+
+    @contextlib.contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`make WORDS` while it runs, in a process group of its own, as in a terminal."""
+        make = subprocess.Popen(
+            self._command(*words),
+            cwd=self.folder,
+            env=self._shell(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield make
+        finally:
+            if make.poll() is None:
+                os.killpg(make.pid, signal.SIGTERM)
+            make.communicate()
+
+    def _command(self, *words: str) -> list[str]:
+        return ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"]
+
+    def _shell(self) -> dict[str, str]:
+        """A user's shell is not under `make test`, whose flags would reach the make below it."""
+        outer = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        return {**outer, "HOMEPORT_VENV": sys.prefix}
 
     def shell(self, command: str, expect: int = 0) -> str:
         """Run a command line that the program printed, as a user copies it; its stdout."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -59,10 +60,11 @@ def test_a_run_holds_all_that_it_promises_and_belongs_to_the_caller(served: Serv
     for name in (
         "recipe.yaml",
         "data/train.parquet",
-        "data/train.jsonl",
+        "data/report.json",
         "adapter/adapter_model.safetensors",
         "merged/model.safetensors",
         "merged/homeport.json",
+        "report.html",
     ):
         assert (run / name).is_file(), name
     owners = {p.lstat().st_uid for p in (served[0].folder / "outputs").rglob("*")}
@@ -187,6 +189,32 @@ def test_other_forms_train_and_serve(served: Served, tmp_path: Path) -> None:
     )
     assert "serving mine" in clone.make("local-serve", "RECIPE=recipes/mine.yaml").stderr
     clone.make("ask", "PROMPT=Hello")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_writes_a_checkpoint_and_goes_on_later(
+    served: Served, number: signal.Signals
+) -> None:
+    clone, _ = served
+    words = ["local-train", f"SET=name=stopped-{number.name.lower()} training.max_steps=40 "]
+    words[1] += "training.packs_per_step=1 training.logging_steps=1 evaluation.rows=2"
+    with clone.started(*words) as make:
+        lines = iter(make.stderr or ())
+        assert any("step 5/40" in line for line in lines)
+        # as a terminal does for Ctrl-C: to make and all that it started
+        os.killpg(make.pid, number)
+        began = time.monotonic()
+        rest = "".join(lines)
+        make.wait()
+        seconds = time.monotonic() - began
+    print(rest)
+    assert "the same command goes on from there" in rest
+    assert seconds < 25
+    again = clone.make(*words).stderr
+    went_on = re.search(r"training: goes on from checkpoint-(\d+)", again)
+    assert went_on
+    assert int(went_on.group(1)) >= 5
+    assert "step 40/40" in again
 
 
 def test_training_that_fails_passes_on_its_sentence_and_exit_code(

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from train.dataset import Report, convert
+from train.data.convert import Report, convert
 from train.errors import InputError
 from train.recipe import DataConfig
 

@@ -1,0 +1,1 @@
+"""Rows of many kinds and places → messages → token ids."""

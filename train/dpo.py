@@ -1,0 +1,86 @@
+"""Direct preference optimisation with TRL: of two answers, prefer the chosen one.
+
+    measured = train(model, tokenizer, pairs, validation, recipe, base, run, stop, report_to)
+
+The model that it starts from (base, and an earlier SFT adapter merged in by `model.adapter`) is
+also the reference that it is held to: with an adapter that is the same model with the new adapter
+switched off, so no second copy is in memory.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from train import adapter, distributed, trainer
+from train.interruption import Stop
+from train.model import Base, load_model
+from train.recipe import Recipe
+from train.sft import CACHE
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    pairs: Path,
+    validation: Path | None,
+    recipe: Recipe,
+    base: Base,
+    run: Path,
+    stop: Stop,
+    report_to: list[str],
+) -> dict[str, Any]:
+    """Train on `pairs` (Parquet of messages and rejected); leaves checkpoints, returns figures."""
+    from trl import DPOTrainer
+
+    full = recipe.tuning == "full"
+    learner = trainer.traced(DPOTrainer)(
+        model,
+        ref_model=load_model(base) if full else None,
+        args=arguments(recipe, base, run, parameters=model.num_parameters(), report_to=report_to),
+        train_dataset=preferences(pairs, recipe),
+        eval_dataset=preferences(validation, recipe)
+        if validation and recipe.evaluation.steps
+        else None,
+        processing_class=tokenizer,
+        peft_config=adapter.config(model, recipe),
+    )
+    trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
+    log.info(
+        "training: %s trainable parameters, %s pairs", f"{trainable:,}", len(learner.train_dataset)
+    )
+    return trainer.fit(learner, recipe, run, stop)
+
+
+def preferences(pairs: Path, recipe: Recipe) -> Any:
+    """The pairs as TRL takes them: prompt, chosen and rejected, each a list of messages."""
+    from datasets import load_dataset
+
+    def split(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "prompt": row["messages"][:-1],
+            "chosen": row["messages"][-1:],
+            "rejected": [row["rejected"]],
+            "chat_template_kwargs": {"current_date": recipe.data.current_date},
+        }
+
+    cache = str(pairs.parent / f"{CACHE}-{distributed.rank()}")
+    dataset = load_dataset("parquet", data_files=str(pairs), split="train", cache_dir=cache)
+    return dataset.map(split, remove_columns=["messages"])
+
+
+def arguments(
+    recipe: Recipe, base: Base, run: Path, *, parameters: int, report_to: list[str]
+) -> Any:
+    """TRL's DPOConfig for the recipe."""
+    from trl import DPOConfig
+
+    return DPOConfig(
+        **trainer.arguments(recipe, base.device, run, parameters=parameters),
+        report_to=report_to,
+        bf16=base.autocast,
+        max_length=recipe.training.max_length,
+        beta=recipe.dpo.beta,
+        loss_type=[recipe.dpo.loss],
+    )
