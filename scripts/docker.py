@@ -50,18 +50,26 @@ class Compose:
         for folder in (OUTPUTS, CACHE):
             folder.mkdir(exist_ok=True)
 
-    def command(self, *arguments: str) -> list[str]:
-        progress = "auto" if sys.stderr.isatty() else "plain"
-        return ["docker", "compose", "--progress", progress, *arguments]
-
     def run(
-        self, *arguments: str, extra: Mapping[str, str] | None = None, quiet: bool = False
+        self,
+        *arguments: str,
+        extra: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        to_end: bool = False,
     ) -> int:
-        """Run a compose command from the checkout; its output goes to the user's stderr."""
+        """Run a compose command from the checkout; its output goes to the user's stderr.
+
+        `to_end`: signals are passed on to it, and its end is waited for.
+        """
+        progress = "auto" if sys.stderr.isatty() else "plain"
+        command = ["docker", "compose", "--progress", progress, *arguments]
+        environ = {**self.environ, **(extra or {})}
+        if to_end:
+            return run_to_end(command, cwd=ROOT, env=environ)
         return subprocess.run(
-            self.command(*arguments),
+            command,
             cwd=ROOT,
-            env={**self.environ, **(extra or {})},
+            env=environ,
             stdout=subprocess.DEVNULL if quiet else 2,
             stderr=subprocess.DEVNULL if quiet else None,
         ).returncode
@@ -139,11 +147,10 @@ class Compose:
             give(OUTPUTS, IMAGE_USER)
             give(CACHE, IMAGE_USER)
         try:
-            options = ["--rm", "--no-TTY", *options, *variables]
-            return run_to_end(
-                self.command("run", *options, "train", "python", "-m", *module),
-                cwd=ROOT,
-                env=self.environ,
+            return self.run(
+                *("run", "--rm", "--no-TTY", *options, *variables),
+                *("train", "python", "-m", *module),
+                to_end=True,
             )
         finally:
             if self.as_root:

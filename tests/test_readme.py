@@ -7,7 +7,7 @@ import pytest
 
 from scripts import console, errors
 from train import errors as train_errors
-from train.dataset import FORMS
+from train.data.forms import FORMS
 from train.recipe import load
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,9 @@ def test_every_exit_code_stands_in_the_table_and_no_other() -> None:
         errors.UsageError.exit_code,
         errors.MachineError.exit_code,
         train_errors.InputError.exit_code,
+        train_errors.MachineError.exit_code,
         train_errors.VerificationError.exit_code,
+        train_errors.Interrupted.exit_code,
         console.INTERRUPTED,
     }
     assert listed == ours

@@ -39,6 +39,7 @@ def for_model(model_type: str, tokenizer: Any) -> str | None:
     and Phi-4 a phi3 by type, and they speak otherwise.
     """
     if model_type == "gpt_oss":
+        log.info("chat template: gpt-oss with generation marks and a date that can be pinned")
         return harmony()
     candidates: dict[str, str] = {}
     if model_type == "phi3":

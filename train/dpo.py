@@ -1,6 +1,6 @@
 """Direct preference optimisation with TRL: of two answers, prefer the chosen one.
 
-    measured = train(model, tokenizer, pairs, validation, recipe, base, run, stop, report_to)
+    measured = train(model, tokenizer, pairs, validation, recipe, base, run, stop, callbacks)
 
 The model that it starts from (base, and an earlier SFT adapter merged in by `model.adapter`) is
 also the reference that it is held to: with an adapter that is the same model with the new adapter
@@ -8,6 +8,7 @@ switched off, so no second copy is in memory.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def train(
     base: Base,
     run: Path,
     stop: Stop,
-    report_to: list[str],
+    callbacks: list[Any],
 ) -> dict[str, Any]:
     """Train on `pairs` (Parquet of messages and rejected); leaves checkpoints, returns figures."""
     from trl import DPOTrainer
@@ -38,19 +39,33 @@ def train(
     learner = trainer.traced(DPOTrainer)(
         model,
         ref_model=load_model(base) if full else None,
-        args=arguments(recipe, base, run, parameters=model.num_parameters(), report_to=report_to),
+        args=arguments(recipe, base, run, parameters=model.num_parameters()),
         train_dataset=preferences(pairs, recipe),
         eval_dataset=preferences(validation, recipe)
         if validation and recipe.evaluation.steps
         else None,
         processing_class=tokenizer,
         peft_config=adapter.config(model, recipe),
+        callbacks=callbacks,
     )
     trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     log.info(
         "training: %s trainable parameters, %s pairs", f"{trainable:,}", len(learner.train_dataset)
     )
     return trainer.fit(learner, recipe, run, stop)
+
+
+def pairs(parquet: Path) -> Iterator[dict[str, Any]]:
+    """Each pair as {"messages": […, chosen], "rejected": message}, without null fields."""
+    import pyarrow.parquet as pq
+
+    def given(message: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in message.items() if value is not None}
+
+    for batch in pq.ParquetFile(parquet).iter_batches(1024):
+        for row in batch.to_pylist():
+            messages = [given(message) for message in row["messages"]]
+            yield {"messages": messages, "rejected": given(row["rejected"])}
 
 
 def preferences(pairs: Path, recipe: Recipe) -> Any:
@@ -70,15 +85,12 @@ def preferences(pairs: Path, recipe: Recipe) -> Any:
     return dataset.map(split, remove_columns=["messages"])
 
 
-def arguments(
-    recipe: Recipe, base: Base, run: Path, *, parameters: int, report_to: list[str]
-) -> Any:
+def arguments(recipe: Recipe, base: Base, run: Path, *, parameters: int) -> Any:
     """TRL's DPOConfig for the recipe."""
     from trl import DPOConfig
 
     return DPOConfig(
         **trainer.arguments(recipe, base.device, run, parameters=parameters),
-        report_to=report_to,
         bf16=base.autocast,
         max_length=recipe.training.max_length,
         beta=recipe.dpo.beta,

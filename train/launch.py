@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from types import FrameType
 
 from train.errors import Interrupted
 
@@ -44,8 +45,13 @@ def launch(arguments: Sequence[str], count: int) -> int:
         )
         for rank in range(count)
     ]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            child.send_signal(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: [child.send_signal(n) for child in children])
+        signal.signal(number, pass_on)
     code = 0
     while any(child.poll() is None for child in children):
         time.sleep(0.2)

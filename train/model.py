@@ -55,9 +55,9 @@ def resolve(recipe: Recipe, cache: Path) -> Base:
     cuda = torch.cuda.is_available()
     device, why = ("cuda", torch.cuda.get_device_name()) if cuda else ("cpu", "no NVIDIA GPU found")
     log.info("device: %s (%s)", device, why)
-    dtype, why = config.dtype, "set by the recipe"
-    if dtype == "auto":
-        dtype, why = choose_dtype(cuda)
+    dtype, why = (
+        choose_dtype(cuda) if config.dtype == "auto" else (config.dtype, "set by the recipe")
+    )
     full = recipe.tuning == "full"
     log.info("dtype: %s (%s)%s", dtype, why, "; weights in float32, tuning is full" if full else "")
     attention, why = choose(settings.model_type, device, config.attention)

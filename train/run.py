@@ -12,23 +12,39 @@ import importlib.metadata
 import logging
 import shutil
 import tempfile
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from train import distributed, runs
+from train import distributed, runs, tracking
 from train import recipe as recipes
 from train.data import prepare
 from train.data.convert import read
+from train.data.prepare import Prepared
 from train.errors import InputError
 from train.interruption import Stop
+from train.model import Base
 from train.recipe import Recipe
+from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 PROBE_ROWS = 4
 """Rows whose logits are compared before and after merging, and packed and apart."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What the parts of a run work on."""
+
+    recipe: Recipe
+    folder: Path
+    base: Base
+    tokenizer: Any
+    template_kwargs: dict[str, Any]
+    prepared: Prepared
 
 
 def run(
@@ -47,8 +63,8 @@ def run(
         )
     distributed.start(cpu=not cuda)
     if not distributed.is_main():
-        folder = distributed.from_main(None)
-        _train(recipe, folder, cache, stop)
+        job = begin(recipe, distributed.from_main(None), cache)
+        learn(job, stop, Tracker())
         return None
 
     def fits(folder: Path) -> bool:
@@ -57,12 +73,14 @@ def run(
     text = recipes.dump(recipe)
     with runs.opened(outputs / recipe.name, text, fits, fresh=fresh) as folder:
         distributed.from_main(folder)
-        _finish(recipe, folder, *_train(recipe, folder, cache, stop))
+        with tracking.opened(recipe, folder, outputs) as tracker:
+            job = begin(recipe, folder, cache)
+            finish(job, learn(job, stop, tracker), tracker)
     return folder
 
 
-def _train(recipe: Recipe, folder: Path, cache: Path, stop: Stop) -> tuple[Any, ...]:
-    """Everything that all processes do: prepare, load, train. The main one evaluates as well."""
+def begin(recipe: Recipe, folder: Path, cache: Path) -> Job:
+    """Find the base, prepare the rows; all processes do."""
     from train import model
 
     with distributed.first_on_each_machine():  # which makes or downloads the base
@@ -76,98 +94,97 @@ def _train(recipe: Recipe, folder: Path, cache: Path, stop: Stop) -> tuple[Any, 
         prepared = prepare.load(recipe, data)
         if prepared is None:
             prepared = prepare.prepare(recipe, data, tokenizer, template_kwargs, cache)
-    training = runs.read_json(folder / "training.json")
-    if training is None:
-        training = _learn(recipe, folder, base, tokenizer, prepared, template_kwargs, stop)
-    distributed.leave()
-    return base, tokenizer, prepared, template_kwargs, training
+    return Job(
+        recipe=recipe,
+        folder=folder,
+        base=base,
+        tokenizer=tokenizer,
+        template_kwargs=template_kwargs,
+        prepared=prepared,
+    )
 
 
-def _learn(
-    recipe: Recipe,
-    folder: Path,
-    base: Any,
-    tokenizer: Any,
-    prepared: Any,
-    template_kwargs: dict[str, Any],
-    stop: Stop,
-) -> dict[str, Any]:
-    """Evaluate, check, train; writes adapter/ or weights/, then training.json."""
-    from train import dpo, model, sft, tracking, trainer
+def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
+    """Evaluate, check, train; leaves adapter/ or weights/, and what was measured."""
+    from train import dpo, model, sft, trainer
 
-    network = model.load_model(base, four_bit=recipe.tuning == "qlora")
-    checks: dict[str, Any] = {}
-    if distributed.is_main():
-        _evaluate_once(
-            recipe, folder / "before.json", network, tokenizer, prepared, template_kwargs
+    file = job.folder / "training.json"
+    measured: dict[str, Any] | None = runs.read_json(file)
+    if measured is None:
+        network = model.load_model(job.base, four_bit=job.recipe.tuning == "qlora")
+        if distributed.is_main():
+            evaluate_once(job, "before", network)
+        checks = check_packing(job, network)
+        train = dpo.train if job.recipe.method == "dpo" else sft.train
+        measured = train(
+            network,
+            job.tokenizer,
+            job.prepared.train,
+            job.prepared.validation,
+            job.recipe,
+            job.base,
+            job.folder,
+            stop,
+            tracker.callbacks(),
         )
-    if recipe.method == "sft" and recipe.training.packing:
-        checks["packing"] = _packing_check(recipe, base, network, prepared)
-    report_to = (
-        tracking.setup(recipe, folder) if recipe.training.tracking and distributed.is_main() else []
-    )
-    learn = dpo.train if recipe.method == "dpo" else sft.train
-    measured = learn(
-        network,
-        tokenizer,
-        prepared.train,
-        prepared.validation,
-        recipe,
-        base,
-        folder,
-        stop,
-        report_to,
-    )
-    measured["checks"] = checks
-    if distributed.is_main():
-        trainer.keep(folder, measured["kept_step"], full=recipe.tuning == "full")
-        runs.write_json(folder / "training.json", measured)
-    del network
-    gc.collect()  # the merge loads the base afresh; two copies of a 20B model would not fit
+        measured["checks"] = checks
+        if distributed.is_main():
+            trainer.keep(job.folder, measured["kept_step"], full=job.recipe.tuning == "full")
+            runs.write_json(file, measured)
+        del network
+        gc.collect()  # the merge loads the base afresh; two copies of a 20B model would not fit
+    distributed.leave()
     return measured
 
 
-def _packing_check(recipe: Recipe, base: Any, network: Any, prepared: Any) -> dict[str, Any]:
+def check_packing(job: Job, network: Any) -> dict[str, Any]:
+    """Whether packed rows stay apart in this very model, before its first step."""
+    import pyarrow.parquet as pq
+
     from train import packing
-    from train.data.tokens import read as read_tokens
 
-    rows = [ids for ids, _ in islice(read_tokens(prepared.train), PROBE_ROWS)]
+    if job.recipe.method != "sft" or not job.recipe.training.packing:
+        return {}
+    rows = pq.ParquetFile(job.prepared.train).iter_batches(PROBE_ROWS, columns=["input_ids"])
     difference = packing.check_parity(
-        network, rows, dtype=base.dtype, max_length=recipe.training.max_length
+        network,
+        next(rows).column("input_ids").to_pylist(),
+        dtype="bfloat16" if job.base.autocast else "float32",
+        max_length=job.recipe.training.max_length,
     )
-    return {"difference": difference}
+    return {"packing": {"difference": difference}}
 
 
-def _evaluate_once(
-    recipe: Recipe,
-    file: Path,
-    network: Any,
-    tokenizer: Any,
-    prepared: Any,
-    template_kwargs: dict[str, Any],
-) -> dict[str, Any] | None:
-    """Evaluate into `file`, unless it is there."""
-    from train import evaluate
+def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
+    """Evaluate into `<name>.json`, unless it is there."""
+    from train import dpo, evaluate
 
+    file = job.folder / f"{name}.json"
     measured: dict[str, Any] | None = runs.read_json(file)
-    count = recipe.evaluation.rows
+    count = job.recipe.evaluation.rows
     if measured is not None or not count:
         return measured
-    held_out = prepared.messages_validation
-    if held_out is None:
+    source = job.prepared.messages_validation
+    if source is None:
         log.info("evaluation: on training rows, since none is held out")
-    rows = read(held_out or prepared.messages_train)
+        source = job.prepared.messages_train
+    limit = None if count < 0 else count
     measured = evaluate.measure(
         network,
-        tokenizer,
-        list(rows if count < 0 else islice(rows, count)),
-        recipe.evaluation,
-        template_kwargs,
-        reasoning_language=recipe.data.reasoning_language,
+        job.tokenizer,
+        list(islice(read(source), limit)),
+        job.recipe.evaluation,
+        job.template_kwargs,
+        reasoning_language=job.recipe.data.reasoning_language,
     )
+    if job.recipe.method == "dpo":
+        pairs = list(islice(dpo.pairs(source), limit))
+        measured |= evaluate.preference(network, job.tokenizer, pairs, job.template_kwargs)
+        preferred = 100 * measured["preferred_share"]
+        log.info("%s: %.1f %% of pairs the right way round", name, preferred)
     log.info(
         "%s: loss %.4f, %d of %d final answers exact (%.1f %%)",
-        file.stem,
+        name,
         measured["loss"],
         measured["exact_answers"],
         measured["rows"],
@@ -177,29 +194,23 @@ def _evaluate_once(
     return measured
 
 
-def _finish(
-    recipe: Recipe,
-    folder: Path,
-    base: Any,
-    tokenizer: Any,
-    prepared: Any,
-    template_kwargs: dict[str, Any],
-    training: dict[str, Any],
-) -> None:
+def finish(job: Job, training: dict[str, Any], tracker: Tracker) -> None:
     """Merge, check, evaluate, report; then the run is finished and `latest` points to it."""
-    from train import merge, report, tracking
+    from train import merge, report
 
-    trained = folder / ("weights" if recipe.tuning == "full" else "adapter")
-    probe = list(islice(read(prepared.messages_train), PROBE_ROWS))
+    folder, full = job.folder, job.recipe.tuning == "full"
     network, check = merge.publish(
-        base, tokenizer, trained, folder / "merged", probe, template_kwargs
+        job.base,
+        job.tokenizer,
+        folder / ("weights" if full else "adapter"),
+        folder / "merged",
+        list(islice(read(job.prepared.messages_train), PROBE_ROWS)),
+        job.template_kwargs,
     )
-    after = _evaluate_once(
-        recipe, folder / "after.json", network, tokenizer, prepared, template_kwargs
-    )
-    runs.write_json(folder / "merged" / "homeport.json", manifest(recipe, folder.name))
+    after = evaluate_once(job, "after", network)
+    runs.write_json(folder / "merged" / "homeport.json", manifest(job.recipe, folder.name))
     metrics = {
-        "recipe": recipe.name,
+        "recipe": job.recipe.name,
         "run": folder.name,
         "before": runs.read_json(folder / "before.json"),
         "training": training,
@@ -207,17 +218,18 @@ def _finish(
         "after": after,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    runs.write_json(folder / "metrics.json.part", metrics)
-    report.write(folder, metrics)
-    if recipe.training.tracking:
-        tracking.finish(folder, metrics)
-    (folder / "metrics.json.part").rename(folder / runs.METRICS)
+    page = report.write(folder, metrics)
+    tracker.finish(metrics, page)
+    runs.write_json(folder / runs.METRICS, metrics)
     runs.point_latest(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for name in (trained if recipe.tuning == "full" else None, *(folder / "data").glob("cache-*")):
-        if name:
-            shutil.rmtree(name, ignore_errors=True)
-    log.info("report: %s", folder / "report.html")
+    # what only an unfinished run needs; of a full fine-tune merged/ has the weights too
+    for name in (
+        "checkpoints",
+        "weights",
+        *(f"data/{p.name}" for p in folder.glob("data/cache-*")),
+    ):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    log.info("report: %s", page)
 
 
 def manifest(recipe: Recipe, run_id: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Supervised fine-tuning with TRL, configured from the recipe.
 
-    measured = train(model, tokenizer, prepared, recipe, base, run, stop)
+    measured = train(model, tokenizer, prepared, recipe, base, run, stop, callbacks)
 
 Rows come as `input_ids` and `labels` (train/data/tokens.py), so what is learned was settled, and
 checked against the template, before this starts.
@@ -30,18 +30,19 @@ def train(
     base: Base,
     run: Path,
     stop: Stop,
-    report_to: list[str],
+    callbacks: list[Any],
 ) -> dict[str, Any]:
     """Train on `rows` (Parquet of input_ids, labels); leaves checkpoints, returns figures."""
     from trl import SFTTrainer
 
     learner = trainer.traced(SFTTrainer)(
         model,
-        arguments(recipe, base, run, parameters=model.num_parameters(), report_to=report_to),
+        arguments(recipe, base, run, parameters=model.num_parameters()),
         train_dataset=tokens(rows),
         eval_dataset=tokens(validation) if validation and recipe.evaluation.steps else None,
         processing_class=tokenizer,
         peft_config=adapter.config(model, recipe),
+        callbacks=callbacks,
     )
     trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     log.info(
@@ -59,15 +60,12 @@ def tokens(rows: Path) -> Any:
     return dataset.select_columns(["input_ids", "labels"])
 
 
-def arguments(
-    recipe: Recipe, base: Base, run: Path, *, parameters: int, report_to: list[str]
-) -> Any:
+def arguments(recipe: Recipe, base: Base, run: Path, *, parameters: int) -> Any:
     """TRL's SFTConfig for the recipe."""
     from trl import SFTConfig
 
     return SFTConfig(
         **trainer.arguments(recipe, base.device, run, parameters=parameters),
-        report_to=report_to,
         bf16=base.autocast,
         max_length=recipe.training.max_length,
         packing=recipe.training.packing,

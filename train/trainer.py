@@ -47,6 +47,7 @@ def arguments(recipe: Recipe, device: str, run: Path, *, parameters: int) -> dic
         "eval_strategy": "steps" if recipe.evaluation.steps else "no",
         "eval_steps": recipe.evaluation.steps or None,
         "per_device_eval_batch_size": 1,
+        "report_to": [],  # train/tracking.py does
         "disable_tqdm": True,
         "logging_steps": training.logging_steps,
         "logging_first_step": True,

@@ -19,7 +19,9 @@ class Recorded(Compose):
         self.commands: list[tuple[str, ...]] = []
         self.code = code
 
-    def run(self, *arguments: str, extra: Any = None, quiet: bool = False) -> int:
+    def run(
+        self, *arguments: str, extra: Any = None, quiet: bool = False, to_end: bool = False
+    ) -> int:
         self.commands.append(arguments)
         return self.code if "build" not in arguments else 0
 
@@ -82,7 +84,9 @@ def test_the_container_runs_as_the_caller_and_never_as_root() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root hands files over")
 def test_what_a_root_callers_container_wrote_belongs_to_root_after(tmp_path: Path) -> None:
     class Writes(Recorded):
-        def run(self, *arguments: str, extra: Any = None, quiet: bool = False) -> int:
+        def run(
+            self, *arguments: str, extra: Any = None, quiet: bool = False, to_end: bool = False
+        ) -> int:
             if arguments[0] == "run":
                 assert (tmp_path / "outputs").stat().st_uid == 1000
                 (tmp_path / "outputs/x").write_text("")

@@ -35,6 +35,8 @@ def base(random_model: Path) -> Base:
         model_type="gpt_oss",
         device="cpu",
         dtype="float32",
+        publish="float32",
+        autocast=False,
         attention="eager",
         dequantise=False,
     )

@@ -184,7 +184,7 @@ def test_mistral_refuses_what_its_form_cannot_say() -> None:
 @pytest.mark.parametrize("model_type", ["phi3", "mistral"])
 def test_a_model_that_speaks_otherwise_keeps_its_own_template(model_type: str) -> None:
     """Phi-4 is a phi3 and Zephyr a mistral by type, but not by what they learned to read."""
-    other = kinds.byte_level((), bos_token="<s>", eos_token="</s>")
+    other = kinds.byte_level((), kinds.BYTES)
     other.chat_template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
     )

@@ -51,7 +51,10 @@ def together(processes: int, *command: str, expect: int = 0) -> tuple[str, str]:
 def recipe(tmp_path: Path, model: Path, packs: int, **training: Any) -> str:
     """A recipe of 6 steps of 4 packs in all, on attention and experts, activations recomputed."""
     training = {
-        "max_steps": 6, "max_length": 384, "logging_steps": 1, "gradient_checkpointing": True,
+        "max_steps": 6,
+        "max_length": 384,
+        "logging_steps": 1,
+        "gradient_checkpointing": True,
         **training,
     }
     path = tmp_path / f"recipe-{packs}-{training.get('distributed', 'ddp')}.yaml"

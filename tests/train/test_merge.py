@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def adapter(base: Base, tmp_path: Path) -> Path:
 
 
 def merge(base: Base, tokenizer: Any, adapter: Path) -> tuple[Any, dict[str, Any]]:
-    return merging.merge(base, tokenizer, adapter, adapter.parent / "merged", ROWS, {})
+    return merging.publish(base, tokenizer, adapter, adapter.parent / "merged", ROWS, {})
 
 
 def test_the_merged_model_reloads_and_answers_as_base_and_adapter_do(
@@ -61,7 +63,7 @@ def test_a_merged_folder_that_answers_differently_is_not_published(
     base: Base, tokenizer: Any, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(merging.TOLERANCE, "float32", -1.0)
-    with pytest.raises(VerificationError, match="answers differently from base"):
+    with pytest.raises(VerificationError, match="answers differently from what was trained"):
         merge(base, tokenizer, adapter)
     assert not (adapter.parent / "merged").exists()
 
@@ -78,4 +80,61 @@ def test_lost_experts_are_found_when_the_folder_is_reloaded(
     renamed = {k.replace("down_proj", "down_proj_blocks"): v for k, v in weights.items()}
     save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(VerificationError, match="missing keys"):
-        merging.verify(base, folder, [], [])
+        merging.verify(base, folder, [], [], ([], []))
+
+
+def test_another_greedy_answer_is_found_even_where_the_probed_logits_agree(
+    base: Base, tokenizer: Any, adapter: Path
+) -> None:
+    merged, check = merge(base, tokenizer, adapter)
+    assert check["sample_tokens"] > 0
+    assert check["sample_gap"] <= check["tolerance"]
+    ids = list(range(100, 120))
+    logits = merging._logits(merged, ids)
+    unlikely = int(logits[0, -1].argmin())
+    with pytest.raises(VerificationError, match="gives another greedy answer"):
+        merging.verify(
+            base, adapter.parent / "merged", [ids], [logits], (ids, [unlikely, unlikely])
+        )
+
+
+def test_the_default_way_of_saving_a_dequantised_gpt_oss_loses_its_experts(
+    base: Base, tmp_path: Path
+) -> None:
+    """Why `save_original_format=False` is set: if this fails, transformers has mended it."""
+    from transformers import AutoModelForCausalLM
+
+    quantised = tmp_path / "mxfp4"
+    mxfp4_checkpoint(base, quantised)
+    packed = dataclasses.replace(base, path=str(quantised), dequantise=True)
+    load_model(packed).save_pretrained(tmp_path / "default")
+    load_model(packed).save_pretrained(tmp_path / "ours", save_original_format=False)
+    for name, lost in (("default", True), ("ours", False)):
+        _, loading = AutoModelForCausalLM.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert bool(loading["missing_keys"]) is lost, name
+
+
+def mxfp4_checkpoint(base: Base, folder: Path) -> None:
+    """`base` with its experts in MXFP4 (blocks of 32 E2M1 values and an E8M0 scale), any values."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base.path, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            *("model.layers.*.self_attn", "model.layers.*.mlp.router"),
+            *("model.embed_tokens", "lm_head"),
+        ],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for name in [n for n in weights if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inner, outer = weights.pop(name).shape
+        shape = (experts, outer, inner // 32)
+        weights[f"{name}_blocks"] = torch.randint(
+            256, (*shape, 16), dtype=torch.uint8, generator=generator
+        )
+        weights[f"{name}_scales"] = torch.full(shape, 118, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -17,7 +17,7 @@ PHI = ("<|assistant|>", "<|system|>", "<|end|>", "<|user|>")
 INST = ("[INST]", "[/INST]")
 
 
-def byte_level(special: tuple[str, ...], **tokens: str) -> Any:
+def byte_level(special: tuple[str, ...], tokens: dict[str, str]) -> Any:
     """Byte-level BPE, as GPT-2 cuts words: gpt-oss, Phi-4, Mistral Nemo."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -29,13 +29,13 @@ def byte_level(special: tuple[str, ...], **tokens: str) -> Any:
 
 
 def sentencepiece(
-    special: tuple[str, ...], *, legacy: bool, swallow: bool = False, **tokens: str
+    special: tuple[str, ...], tokens: dict[str, str], *, legacy: bool, swallow: str = ""
 ) -> Any:
     """SentencePiece's BPE with bytes for unknown characters: Llama 2, Mistral 7B, Phi-3.
 
     `legacy`: a space is put before the text behind every special token, as the first releases of
     these tokenizers do; else only at the start. `swallow`: special tokens take the white space
-    behind them, as Phi-3's do.
+    `behind` them, as Phi-3's do, or `around` them.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -47,7 +47,7 @@ def sentencepiece(
         raw.normalizer = normalizers.Sequence(
             [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         )
-        raw.pre_tokenizer = None  # type: ignore[assignment]  # as in Llama 2's tokenizer.json
+        raw.pre_tokenizer = None  # as in Llama 2's tokenizer.json
     else:
         raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     raw.decoder = decoders.Sequence(
@@ -69,7 +69,7 @@ def _train(raw: Any, alphabet: list[str], special: tuple[str, ...] = ()) -> None
 
 
 def _finish(
-    raw: Any, special: tuple[str, ...], tokens: dict[str, str], *, swallow: bool = False
+    raw: Any, special: tuple[str, ...], tokens: dict[str, str], *, swallow: str = ""
 ) -> Any:
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
@@ -77,7 +77,13 @@ def _finish(
     raw.add_special_tokens(
         [AddedToken(text, special=True, normalized=False) for text in tokens.values()]
         + [
-            AddedToken(text, special=True, normalized=False, rstrip=swallow)
+            AddedToken(
+                text,
+                special=True,
+                normalized=False,
+                rstrip=bool(swallow),
+                lstrip=swallow == "around",
+            )
             for text in special
             if text not in tokens.values()
         ]
@@ -88,19 +94,21 @@ def _finish(
 
 
 LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-PHI_END = {"eos_token": "<|endoftext|>", "unk_token": "<unk>", "bos_token": "<s>"}
+BYTES = {"bos_token": "<s>", "eos_token": "</s>"}
+PHI_ENDS = {"eos_token": "<|endoftext|>", "unk_token": "<unk>", "bos_token": "<s>"}
 
 KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "phi3": ("phi3", lambda: sentencepiece(PHI, legacy=True, swallow=True, **PHI_END)),
-    "phi3, nothing swallowed": ("phi3", lambda: sentencepiece(PHI, legacy=True, **PHI_END)),
-    "phi3, byte-level": ("phi3", lambda: byte_level(PHI, eos_token="<|endoftext|>")),
-    "mistral v0.1": ("mistral", lambda: sentencepiece((), legacy=True, **LLAMA)),
-    "mistral v0.3": ("mistral", lambda: sentencepiece(INST, legacy=False, **LLAMA)),
-    "mistral v0.3, legacy": ("mistral", lambda: sentencepiece(INST, legacy=True, **LLAMA)),
-    "mistral, byte-level": (
-        "mistral",
-        lambda: byte_level((), bos_token="<s>", eos_token="</s>"),
+    "phi3": ("phi3", lambda: sentencepiece(PHI, PHI_ENDS, legacy=True, swallow="behind")),
+    "phi3, all swallowed": (
+        "phi3",
+        lambda: sentencepiece(PHI, PHI_ENDS, legacy=True, swallow="around"),
     ),
+    "phi3, nothing swallowed": ("phi3", lambda: sentencepiece(PHI, PHI_ENDS, legacy=True)),
+    "phi3, byte-level": ("phi3", lambda: byte_level(PHI, {"eos_token": "<|endoftext|>"})),
+    "mistral v0.1": ("mistral", lambda: sentencepiece((), LLAMA, legacy=True)),
+    "mistral v0.3": ("mistral", lambda: sentencepiece(INST, LLAMA, legacy=False)),
+    "mistral v0.3, legacy": ("mistral", lambda: sentencepiece(INST, LLAMA, legacy=True)),
+    "mistral, byte-level": ("mistral", lambda: byte_level((), BYTES)),
 }
 """By name: the model type and how the tokenizer is made."""
 

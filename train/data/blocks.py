@@ -93,7 +93,7 @@ def blocks(file: Path) -> Iterator[Block]:
 
 def _open(file: Path) -> IO[bytes]:
     if file.suffix.lower() == ".gz":
-        return io.BufferedReader(gzip.open(file), BLOCK_BYTES)  # type: ignore[type-var]
+        return io.BufferedReader(gzip.open(file), BLOCK_BYTES)
     return file.open("rb", buffering=1 << 20)
 
 

@@ -101,11 +101,7 @@ def convert(
     try:
         with (
             pq.ParquetWriter(
-                parquet_part,
-                columnar.PAIRS if pairs else columnar.ROWS,
-                # text hardly repeats, and nobody asks the file for its smallest or largest text
-                use_dictionary=["messages.list.element.role", "rejected.role"],
-                write_statistics=False,
+                parquet_part, columnar.PAIRS if pairs else columnar.ROWS, **columnar.WRITTEN
             ) as writer,
             head_part.open("w", encoding="utf-8") as first_rows,
         ):
@@ -183,9 +179,7 @@ def _recognised(block: Block, pairs: bool) -> str:
     return "auto"
 
 
-def _convert_block(
-    block: Block, form: str, config: DataConfig, pairs: bool
-) -> tuple[Any, Report]:
+def _convert_block(block: Block, form: str, config: DataConfig, pairs: bool) -> tuple[Any, Report]:
     """The training rows of a block, in order, and the report on it."""
     report = Report(form=form)
 
@@ -221,8 +215,8 @@ def _convert_block(
     if form != "auto":
         for key, count in block.unused(FORMS[form].columns).items():
             if count:
-                report.notices[
-                    f"{block.file}: column {key!r} is not used by the form {form}"
-                ] += count
+                report.notices[f"{block.file}: column {key!r} is not used by the form {form}"] += (
+                    count
+                )
     report.written = len(table)
     return table, report

@@ -1,6 +1,6 @@
 """The forms of rows that a user may bring, and how one row of each becomes messages.
 
-    training_rows({"question": "…", "answer": "<think>…</think>…"}, "question_answer", config, notices)
+    training_rows({"question": "…", "answer": "…"}, "question_answer", config, notices)
 
 One training row comes out per assistant turn to be learned, its messages ending with that turn:
 

@@ -41,7 +41,7 @@ FIELDS = ("content", "thinking")
 NULL, EMPTY, FULL = range(3)
 """What a message's text may be."""
 LITERAL = r"('[^'\n]+'|\"[^\"\n]+\")"
-TESTED = re.compile(rf"{LITERAL}\s+(?:not\s+)?in\s|\.\w+\(\s*{LITERAL}\s*[,)]")
+TESTED = re.compile(rf"{LITERAL}\s+(?:not\s+)?in\s|(?:\.\w+|\|\s*replace)\(\s*{LITERAL}\s*[,)]")
 """Literals that a template's source looks for in texts."""
 
 

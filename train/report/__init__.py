@@ -42,7 +42,7 @@ MEASURES = (
     ("Pairs the right way round", "preferred_share", "{:.1%}", 1),
     ("Mean margin of a pair, nats", "margin", "{:+.3f}", 1),
 )
-"""Text, key in before.json and after.json, format, and whether more is better (1), worse or neither."""
+"""Text, key in before.json and after.json, format, and whether more is better (1) or worse (-1)."""
 HEADLINE = ("loss", "perplexity", "exact_answers", "reasoning_in_language", "preferred_share")
 
 
@@ -61,7 +61,7 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
     html = page.render(
         name=metrics.get("recipe") or folder.resolve().parent.name,
         run=folder.resolve().name,
-        rows=(after or before).get("rows") or (after or before).get("pairs"),
+        basis=basis(after or before),
         headline=[m for m in measures if m["key"] in HEADLINE],
         measures=measures,
         curves=curves(_read(folder / "history.json") or []),
@@ -79,15 +79,21 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
     return report
 
 
+def basis(measured: Mapping[str, Any]) -> str:
+    """What the measures were taken on, such as "64 rows"."""
+    return next((f"{measured[k]:,} {k}" for k in ("rows", "pairs") if k in measured), "")
+
+
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The measures that either side has, as text, and whether they became better."""
     found = []
     for text, key, form, direction in MEASURES:
         sides = (before, after)
         values = [side.get(key) for side in sides]
-        if values == [None, None]:
+        was, now = values
+        if was is None and now is None:
             continue
-        change = (values[1] - values[0]) * direction if None not in values else 0
+        change = 0 if was is None or now is None else (now - was) * direction
         texts = [
             "–" if value is None else form.format(value, rows=side.get("rows"))
             for value, side in zip(values, sides, strict=True)
@@ -129,9 +135,13 @@ def blocks(title: str, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
             return []
         svg = charts.bars(figures["edges"], figures["counts"], title)
         return [{"title": title, "figures": [], "lines": [], "svg": svg}]
-    table = [(_words(k), _figure(k, v)) for k, v in figures.items() if isinstance(v, str | float | int)]
+    table = [
+        (_words(k), _figure(k, v)) for k, v in figures.items() if isinstance(v, str | float | int)
+    ]
     lines = [str(line) for v in figures.values() if isinstance(v, list) for line in v]
-    found = [{"title": title, "figures": table, "lines": lines, "svg": ""}] if table or lines else []
+    found = (
+        [{"title": title, "figures": table, "lines": lines, "svg": ""}] if table or lines else []
+    )
     for key, value in figures.items():
         if isinstance(value, Mapping):
             found += blocks(f"{title}: {_words(key)}" if title != "Rows" else _words(key), value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 360, 190
-"""Of a chart in its own units, about the pixels of a phone's column, so that text keeps its size."""
+"""Of a chart, about the pixels that a column has on a phone, so that text keeps its size."""
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 8, 24
 LABELS = 7
 """As many bounds of bins as fit side by side."""

@@ -20,9 +20,9 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-MARKED = CHATML.replace("{{ m.content }}<|im_end|>", "{% generation %}{{ TEXT }}<|im_end|>").replace(
-    "\n{% endfor %}", "{% endgeneration %}\n{% endfor %}"
-)
+MARKED = CHATML.replace(
+    "{{ m.content }}<|im_end|>", "{% generation %}{{ TEXT }}<|im_end|>"
+).replace("\n{% endfor %}", "{% endgeneration %}\n{% endfor %}")
 """Marks every turn, which is more than the answer."""
 PIECES = [
     "What is the capital of Australia?",
@@ -87,9 +87,7 @@ def by_template(rows: list[Messages], tokenizer: Any) -> list[dict[str, Any]]:
 
 
 def chatml(template: str) -> Any:
-    made = kinds.byte_level(
-        ("<|im_start|>", "<|im_end|>"), bos_token="<s>", eos_token="</s>"
-    )
+    made = kinds.byte_level(("<|im_start|>", "<|im_end|>"), kinds.BYTES)
     made.chat_template = template
     return made
 
@@ -116,9 +114,7 @@ def test_rows_keep_their_order_over_batches(
     assert report.rows == 100
 
 
-def test_labels_are_what_trl_makes_of_prompt_and_completion(
-    tokenizer: Any, tmp_path: Path
-) -> None:
+def test_labels_are_what_trl_makes_of_prompt_and_completion(tokenizer: Any, tmp_path: Path) -> None:
     messages = conversations(1)[0]
     _, written = run(tmp_path, [messages], tokenizer)
     prompt = tokenizer.apply_chat_template(
@@ -156,12 +152,13 @@ def test_marks_that_say_more_than_the_answer_are_cut_at_the_prompt(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "text",
-    ["m.content | trim", "m.content.split('</think>')[-1]", "m.content | replace('Ω', 'O')"],
+    ["m.content | trim", "m.content.split('</think>')[-1]", "m.content | replace('🙂', ':-)')"],
 )
 def test_texts_that_the_template_changes_come_out_as_it_does(text: str, tmp_path: Path) -> None:
     changing = chatml(MARKED.replace("TEXT", text))
     rows = conversations(80)
-    _, written = run(tmp_path, rows, changing)
+    report, written = run(tmp_path, rows, changing)
+    assert report.path == "segments", report.reason
     assert written == by_template(rows, changing)
 
 
@@ -173,14 +170,15 @@ def test_a_template_that_counts_goes_row_by_row_and_says_why(
     with caplog.at_level(logging.WARNING):
         report, written = run(tmp_path, rows, counting)
     assert report.path == "template"
-    assert "row 1 comes out otherwise by segments" in caplog.text
+    assert "comes out otherwise by segments" in caplog.text
     assert report.reason in report.lines()[1]
     assert written == by_template(rows, counting)
 
 
 def test_a_token_across_prompt_and_answer_is_refused_where_nothing_marks_the_answer(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokens, "SAMPLE", 0)
     rows = [question("One?", "Two."), question("Three?", "\n Four.")]
     with pytest.raises(InputError, match=r"rows\.parquet, row 2: the tokens of its prompt"):
         run(tmp_path, rows, chatml(CHATML))

@@ -1,0 +1,160 @@
+"""Show what training has tracked, in MLflow's own pages, until Ctrl-C."""
+
+import argparse
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from scripts.console import run_verb, say
+from scripts.docker import IMAGE_USER, Compose, give
+from scripts.errors import MachineError, UsageError
+from scripts.runtime import Choice, choose_runtime
+from scripts.settings import CACHE, OUTPUTS, ROOT, environment, flag_default
+
+STORE = OUTPUTS / "mlflow.db"
+LOCK = ROOT / "images/track.txt"
+VENV = CACHE / "track"
+"""Of its own: MLflow's server wants older versions of what training and serving use."""
+START_SECONDS = 120
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # evaluation jobs, for which it would start three more processes
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make track", description="Show tracked runs in MLflow, on 127.0.0.1, until Ctrl-C."
+    )
+    parser.add_argument("--port", default=flag_default("TRACK_PORT", "5050"))
+    parser.add_argument(
+        "--runtime", default=flag_default("RUNTIME", "auto"), help="auto, docker or host"
+    )
+    arguments = parser.parse_args()
+    port = read_port(arguments.port)
+    if not STORE.is_file():
+        raise UsageError("outputs/ has no tracked run yet; next: make local-train")
+    need_port(port)
+    runtime = choose_runtime(arguments.runtime)
+    say(f"runtime: {runtime}")
+    with suppress(KeyboardInterrupt):  # the usual end
+        with (in_docker if runtime.value == "docker" else on_host)(port) as server:
+            say("MLflow shows the tracked runs until Ctrl-C:")
+            print(f"http://127.0.0.1:{port}", flush=True)
+            server.wait()
+        raise MachineError("MLflow ended by itself; its last lines stand above.")
+
+
+def read_port(text: str) -> int:
+    """A port number; UsageError for anything else."""
+    if not text.isdigit() or not 1024 <= int(text) <= 65535:
+        raise UsageError(f"TRACK_PORT is {text!r}: use a number from 1024 to 65535.")
+    return int(text)
+
+
+def need_port(port: int) -> None:
+    """MachineError where another program holds the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise MachineError(
+                f"port {port} is in use, perhaps by another make track; "
+                f"next: make track TRACK_PORT={port + 1}"
+            ) from None
+
+
+@contextmanager
+def in_docker(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow in its container, gone again when the block ends."""
+    compose = Compose(
+        {**environment(), "TRACK_PORT": str(port)}, Choice("cpu", "it shows pages only")
+    )
+    compose.build("track")
+    if compose.as_root:
+        give(OUTPUTS, IMAGE_USER)
+    try:
+        if compose.run("up", "--detach", "--wait", "track"):
+            compose.run("logs", "--no-log-prefix", "--tail", "15", "track")
+            raise MachineError("MLflow did not start; its last lines stand above.")
+        yield subprocess.Popen(
+            ["docker", "compose", "logs", "--no-log-prefix", "--follow", "--tail", "0", "track"],
+            cwd=ROOT,
+            env=compose.environ,
+            stdout=subprocess.DEVNULL,
+        )
+    finally:
+        compose.run("rm", "--stop", "--force", "track", quiet=True)
+        if compose.as_root:
+            give(OUTPUTS, 0)
+
+
+@contextmanager
+def on_host(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow as a process of this machine, ended when the block ends."""
+    ensure_mlflow()
+    server = subprocess.Popen(
+        [
+            *(str(VENV / "bin/python"), "-m", "mlflow", "server", "--workers", "1"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{STORE}"),
+        ],
+        cwd=ROOT,
+        env={**environment(), **SETTINGS},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is for us, who end it below
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(port):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise MachineError("MLflow did not start; its last lines stand above.")
+            time.sleep(0.2)
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def ensure_mlflow() -> None:
+    """Make the virtual environment, unless it was made from this very lock."""
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    stamp = VENV / ".homeport"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    say(f"installing {LOCK.relative_to(ROOT)} into {VENV.relative_to(ROOT)} (400 MB); once")
+    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    install = [VENV / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps"]
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", VENV],
+        [*install, "--require-hashes", "-r", LOCK],
+    ):
+        if subprocess.run(command, env=quiet, stdout=2).returncode:
+            raise MachineError(
+                "MLflow could not be installed; the reason stands above. Check the network and "
+                "free disk, then run the same command again."
+            )
+    stamp.write_text(wanted)
+
+
+def answers(port: int) -> bool:
+    """Whether MLflow answers there by now."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    run_verb(main)
