@@ -10,10 +10,10 @@ HOMEPORT_VENV ?= .venv
 RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
-export RECIPE MODEL PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
+export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
 
 ##@ Local
-.PHONY: local-check local-train local-serve local-stop local-logs ask
+.PHONY: local-check local-train local-serve local-stop local-logs ask track
 local-check: setup ## Check a recipe in seconds, and estimate memory  [RECIPE=…] [GPU=H100]
 	@$(RUN) scripts.local_check
 local-train: setup ## Fine-tune, or go on  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"] [FRESH=1]
@@ -26,6 +26,8 @@ local-logs: setup ## Show the server's log  [PORT=5001]
 	@$(RUN) scripts.local_logs
 ask: setup ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001]
 	@$(RUN) scripts.ask
+track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C  [TRACK_PORT=5050]
+	@$(RUN) scripts.track
 
 ##@ Quality
 .PHONY: test check lock
@@ -37,6 +39,17 @@ check: runtime ## Lint, types and unit tests: under a minute once all is install
 	@$(RUN) pytest -q -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
 	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
+
+##@ Bench
+.PHONY: bench bench-train bench-data bench-estimate
+bench: runtime ## Measure all of it, side by side with what others use; writes outputs/bench/
+	@$(RUN) bench
+bench-train: runtime ## Training speed against padded batches, trl sft and LLaMA-Factory
+	@$(RUN) bench.train
+bench-data: runtime ## Conversion and tokenisation against pandas, datasets and TRL
+	@$(RUN) bench.data
+bench-estimate: runtime ## The memory estimate against measured peaks
+	@$(RUN) bench.estimate
 
 ##@ House
 .PHONY: help setup runtime clean

@@ -3,14 +3,15 @@
 import argparse
 import hashlib
 import os
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import closing, contextmanager, suppress
 
 from scripts.console import run_verb, say
 from scripts.docker import IMAGE_USER, Compose, give
@@ -22,6 +23,8 @@ STORE = OUTPUTS / "mlflow.db"
 LOCK = ROOT / "images/track.txt"
 VENV = CACHE / "track"
 """Of its own: MLflow's server wants older versions of what training and serving use."""
+LOG = CACHE / "track.log"
+LOG_TAIL = 15
 START_SECONDS = 120
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -45,12 +48,21 @@ def main() -> None:
     need_port(port)
     runtime = choose_runtime(arguments.runtime)
     say(f"runtime: {runtime}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # the usual end
         with (in_docker if runtime.value == "docker" else on_host)(port) as server:
             say("MLflow shows the tracked runs until Ctrl-C:")
-            print(f"http://127.0.0.1:{port}", flush=True)
+            print(address(port), flush=True)
             server.wait()
-        raise MachineError("MLflow ended by itself; its last lines stand above.")
+        raise MachineError(f"MLflow ended by itself; next: make track TRACK_PORT={port}")
+
+
+def address(port: int) -> str:
+    """The page of the newest run's experiment, as training; the front page is about agents."""
+    with closing(sqlite3.connect(f"{STORE.as_uri()}?mode=ro", uri=True)) as store:
+        newest = store.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC").fetchone()
+    page = f"/#/experiments/{newest[0]}/runs?workflowType=machine_learning" if newest else ""
+    return f"http://127.0.0.1:{port}{page}"
 
 
 def read_port(text: str) -> int:
@@ -102,27 +114,31 @@ def in_docker(port: int) -> Iterator[subprocess.Popen[bytes]]:
 def on_host(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow as a process of this machine, ended when the block ends."""
     ensure_mlflow()
-    server = subprocess.Popen(
-        [
-            *(str(VENV / "bin/python"), "-m", "mlflow", "server", "--workers", "1"),
-            *("--host", "127.0.0.1", "--port", str(port)),
-            *("--backend-store-uri", f"sqlite:///{STORE}"),
-        ],
-        cwd=ROOT,
-        env={**environment(), **SETTINGS},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # a terminal's Ctrl-C is for us, who end it below
-    )
+    with LOG.open("wb") as log:
+        server = subprocess.Popen(
+            [
+                *(str(VENV / "bin/python"), "-m", "mlflow", "server", "--workers", "1"),
+                *("--host", "127.0.0.1", "--port", str(port)),
+                *("--backend-store-uri", f"sqlite:///{STORE}"),
+            ],
+            cwd=ROOT,
+            env={**environment(), **SETTINGS},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it has children, which end with their group
+        )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not answers(port):
             if server.poll() is not None or time.monotonic() > deadline:
+                say("\n".join(LOG.read_text(errors="replace").splitlines()[-LOG_TAIL:]))
                 raise MachineError("MLflow did not start; its last lines stand above.")
             time.sleep(0.2)
         yield server
     finally:
-        server.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()
 
 
@@ -134,10 +150,10 @@ def ensure_mlflow() -> None:
         return
     say(f"installing {LOCK.relative_to(ROOT)} into {VENV.relative_to(ROOT)} (400 MB); once")
     quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    install = [VENV / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps"]
+    install = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps"]
     for command in (
-        [sys.executable, "-m", "venv", "--clear", VENV],
-        [*install, "--require-hashes", "-r", LOCK],
+        [sys.executable, "-m", "venv", "--clear", str(VENV)],
+        [*install, "--require-hashes", "-r", str(LOCK)],
     ):
         if subprocess.run(command, env=quiet, stdout=2).returncode:
             raise MachineError(

@@ -28,9 +28,10 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("train", r"(scripts|serve|emulator)\b"),
-        ("serve", r"(scripts|train|emulator)\b"),
-        ("scripts", r"(serve|emulator)\b|train\.(?!recipe\b)\w+"),
+        ("train", r"(scripts|serve|emulator|bench)\b"),
+        ("serve", r"(scripts|train|emulator|bench)\b"),
+        ("scripts", r"(serve|emulator|bench)\b|train\.(?!recipe\b)\w+"),
+        ("bench", r"(scripts|serve|emulator)\b"),
     ],
 )
 def test_a_room_imports_only_what_it_may(room: str, forbidden: str) -> None:

@@ -17,12 +17,11 @@ from typing import Any
 
 from train.errors import VerificationError
 from train.evaluate import prompt_ids, row_ids
+from train.logits import GREEDY_TOLERANCE, TOLERANCE, difference
 from train.model import Base, load_model
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
-"""Largest logit change by merging, as a share of the logits' range; in bf16 the sum is rounded."""
 SAMPLE_TOKENS = 24
 
 
@@ -64,9 +63,9 @@ def publish(
     shutil.rmtree(merged, ignore_errors=True)
     part.rename(merged)
     log.info(
-        "merged: %s (largest logit difference %.2g, tolerance %.2g; same greedy answer)",
+        "merged: %s (logits differ by %.2g of their spread, tolerance %g; same greedy answer)",
         merged,
-        check["max_logit_difference"],
+        check["difference"],
         check["tolerance"],
     )
     return reloaded, check
@@ -88,7 +87,7 @@ def verify(
     """Load `folder` and compare; VerificationError names what does not hold.
 
     `sample` is a prompt and the greedy answer that it had; where two tokens are as good as equal,
-    rounding may choose either, so a token may differ if its logit is within the tolerance.
+    rounding may choose either, so what counts is how far its tokens' logits are from the best.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -107,44 +106,54 @@ def verify(
                 f"{' …' if len(keys) > 3 else ''}; what was trained is intact beside it."
             )
     model = model.to(base.device).eval()
-    difference, spread = 0.0, 0.0
-    for ids, logits in zip(batches, expected, strict=True):
-        now = _logits(model, ids)
-        difference = max(difference, float((now - logits).abs().max()))
-        spread = max(spread, float(logits.max() - logits.min()))
-    tolerance = TOLERANCE[base.publish] * spread
-    if not difference <= tolerance:  # also when it is nan
+    worst = max(
+        (
+            difference(_logits(model, ids), logits)
+            for ids, logits in zip(batches, expected, strict=True)
+        ),
+        default=0.0,
+    )
+    tolerance = TOLERANCE[base.publish]
+    if not worst <= tolerance:  # also when it is nan
         raise VerificationError(
-            f"{folder} answers differently from what was trained: logits differ by "
-            f"{difference:.3g}, allowed is {tolerance:.3g} ({base.publish}); what was trained is "
-            "intact beside it."
-        )
-    prompt, answer = sample
-    logits = _logits(model, prompt + answer)[0, len(prompt) - 1 : -1]
-    chosen = logits.gather(1, torch.tensor(answer).unsqueeze(1)).squeeze(1)
-    gap = float((logits.max(dim=1).values - chosen).max()) if answer else 0.0
-    if not gap <= tolerance:
-        raise VerificationError(
-            f"{folder} gives another greedy answer than what was trained (a token's logit is "
-            f"{gap:.3g} below the best, allowed is {tolerance:.3g}); what was trained is intact "
+            f"{folder} answers differently from what was trained: logits differ by {worst:.3g} of "
+            f"their spread, allowed is {tolerance:g} ({base.publish}); what was trained is intact "
             "beside it."
         )
+    prompt, answer = sample
+    gap = _gap(_logits(model, prompt + answer)[len(prompt) - 1 : -1], answer)
+    if not gap <= GREEDY_TOLERANCE[base.publish]:
+        raise VerificationError(
+            f"{folder} gives another greedy answer than what was trained (its tokens' logits are "
+            f"{gap:.3g} of the range below the best, allowed is "
+            f"{GREEDY_TOLERANCE[base.publish]:g}); what was trained is intact beside it."
+        )
     return model, {
-        "max_logit_difference": difference,
+        "difference": worst,
         "tolerance": tolerance,
-        "logit_range": spread,
         "dtype": base.publish,
         "sample_tokens": len(answer),
         "sample_gap": gap,
     }
 
 
+def _gap(logits: Any, answer: list[int]) -> float:
+    """Mean distance of the answer's logits from the best, as a share of the logits' range."""
+    import torch
+
+    if not answer:
+        return 0.0
+    best = logits.max(dim=1).values
+    chosen = logits.gather(1, torch.tensor(answer).unsqueeze(1)).squeeze(1)
+    return float(((best - chosen) / (best - logits.min(dim=1).values)).mean())
+
+
 def _logits(model: Any, ids: list[int]) -> Any:
-    """Logits of one row, shape (1, tokens, vocabulary), float32 on the CPU."""
+    """Logits of one row, shape (tokens, vocabulary), float32 on the CPU."""
     import torch
 
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([ids], device=model.device)).logits.float().cpu()
+        return model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu()
 
 
 def _greedy(model: Any, prompt: list[int], pad: int) -> list[int]:

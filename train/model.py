@@ -31,7 +31,7 @@ class Base:
     publish: str
     """Dtype of the weights of the finished model."""
     autocast: bool
-    """Matrix products in bfloat16, whatever the weights' dtype."""
+    """Matrix products of float32 weights in bfloat16 too."""
     attention: str
     dequantise: bool
     """The checkpoint holds MXFP4 experts, which can be served but not trained."""
@@ -76,7 +76,8 @@ def resolve(recipe: Recipe, cache: Path) -> Base:
         # steps of a full fine-tune are smaller than what bfloat16 can add to a weight
         dtype="float32" if full else dtype,
         publish=dtype,
-        autocast=dtype == "bfloat16",
+        # of bfloat16 weights a GPU's adapters profit, which are float32; a CPU's do not
+        autocast=dtype == "bfloat16" and (cuda or full),
         attention=attention,
         dequantise=dequantise,
         adapter=config.adapter,
@@ -160,10 +161,23 @@ def load_model(base: Base, *, weights: Path | None = None, four_bit: bool = Fals
         use_safetensors=True,
         **options,
     )
-    if not four_bit:  # which lies where it was packed
+    if four_bit:
+        stay_trainable(model)
+    else:
         model = model.to(base.device)
     if base.adapter and not weights:
         model = merge_earlier(model, base.adapter)
     if base.model_type == "gpt_oss":
         keep_packed_rows_apart(model)
     return model
+
+
+def stay_trainable(model: Any) -> None:
+    """Keep 4-bit layers from being repacked for inference.
+
+    On a CPU with bfloat16 their first evaluation does that (bitsandbytes 0.50), and a training that
+    follows would get no gradients through them, with a warning at most.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from train.errors import VerificationError
+from train.logits import TOLERANCE, difference
 
 log = logging.getLogger(__name__)
 
@@ -17,12 +18,6 @@ ROWS = 4
 """Rows in the tested pack."""
 HEAD = 16
 """Tokens compared at a row's start: rows that mix differ most where their own context is short."""
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15}
-"""Largest difference that is still rounding, as a share of the logits' spread.
-
-Measured on random gpt-oss, Mistral and Phi-3 models of 2 to 32 layers: rows kept apart differ by at
-most 1e-6 in float32 and 0.022 in bfloat16, rows that mix by more than 1 in both.
-"""
 
 
 def keep_packed_rows_apart(model: Any) -> None:
@@ -77,10 +72,8 @@ def check_parity(
     """Largest difference between a row's logits in a pack and alone; raises VerificationError.
 
     `rows` are token ids; the first few are cut so that the pack and the rows alone are together
-    about one pack of `max_length` tokens. The difference of two logit vectors is the norm of their
-    difference over the norm of the vector around its mean, so 0 is equal and about 1.4 unrelated;
-    a row's figure is the mean over its first tokens and its last. Rounding strikes every token a
-    little, and a rerouted expert strikes one token; only a wrong mask moves the mean far.
+    about one pack of `max_length` tokens. A row's difference (train/logits.py) is the mean over its
+    first tokens and its last.
 
     Leaves the model in the mode (training or not) that it came in. Nothing to check in one row: 0.
     """
@@ -104,7 +97,7 @@ def check_parity(
             kept = [start + p for start, row in zip(starts, places, strict=False) for p in row]
             packed = _logits(model, cut, kept, device).split([len(row) for row in places])
             differences = [
-                _difference(inside, _logits(model, [row], where, device))
+                difference(inside, _logits(model, [row], where, device))
                 for row, where, inside in zip(cut, places, packed, strict=True)
             ]
     finally:
@@ -161,9 +154,3 @@ def _logits(model: Any, rows: list[list[int]], kept: list[int], device: Any) -> 
     del batch["labels"]
     places = torch.tensor(kept, device=device)
     return model(**batch, logits_to_keep=places, use_cache=False).logits[0].float()
-
-
-def _difference(inside: Any, alone: Any) -> float:
-    """Mean over tokens of |inside - alone| / |alone - its mean|, both (tokens, vocabulary)."""
-    spread = (alone - alone.mean(-1, keepdim=True)).norm(dim=-1)
-    return float(((inside - alone).norm(dim=-1) / spread).mean())

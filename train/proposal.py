@@ -31,8 +31,9 @@ def propose(
     packs, down to an eighth; an adapter instead of all weights; no experts in the adapter; the
     base in 4 bits. Each later rung starts again at the recipe's own length.
     """
-    for overrides in _ladder(recipe, settings, device):
-        guess = estimate(
+
+    def guess(overrides: Sequence[str]) -> Estimate:
+        return estimate(
             _overridden(recipe, overrides),
             settings,
             processes=processes,
@@ -40,18 +41,21 @@ def propose(
             dtype=dtype,
             tokens=tokens,
         )
-        if fits(guess, memory):
-            return overrides, guess
+
+    for rungs in _ladder(recipe, settings, device):
+        if not fits(guess(rungs[-1]), memory):
+            continue  # nor do the longer ones
+        for overrides in rungs:
+            if fits(found := guess(overrides), memory):
+                return overrides, found
     return None
 
 
-def _ladder(recipe: Recipe, settings: Any, device: str) -> Iterator[list[str]]:
-    first = (
-        []
-        if recipe.training.gradient_checkpointing is True
-        else ["training.gradient_checkpointing=true"]
-    )
-    yield []
+def _ladder(recipe: Recipe, settings: Any, device: str) -> Iterator[list[list[str]]]:
+    """Groups of overrides, within each from the recipe's own length to the shortest."""
+    training = recipe.training
+    recompute = "training.gradient_checkpointing=true"
+    first = [] if training.gradient_checkpointing is True else [recompute]
     starts: list[list[str]] = [[]]
     if recipe.tuning == "full":
         starts.append(["tuning=lora"])
@@ -60,12 +64,11 @@ def _ladder(recipe: Recipe, settings: Any, device: str) -> Iterator[list[str]]:
         starts.append([*starts[-1], "lora.target_parameters=[]"])
     if device == "cuda" and recipe.tuning != "qlora" and settings.model_type != "gpt_oss":
         starts.append(["tuning=qlora", *(["lora.target_parameters=[]"] if experts else [])])
+    lengths = [training.max_length // by for by in (2, 4, 8)]
+    shorter = [f"training.max_length={length}" for length in lengths if length >= SHORTEST]
     for start in starts:
-        length = recipe.training.max_length
-        yield [*start, *first]
-        for shorter in (length // 2, length // 4, length // 8):
-            if shorter >= SHORTEST:
-                yield [*start, *first, f"training.max_length={shorter}"]
+        own = [[], first] if first and not start else [[*start, *first]]
+        yield [*own, *([*start, *first, length] for length in shorter)]
 
 
 def _overridden(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

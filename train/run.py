@@ -114,7 +114,10 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
         network = model.load_model(job.base, four_bit=job.recipe.tuning == "qlora")
         if distributed.is_main():
             evaluate_once(job, "before", network)
-        checks = check_packing(job, network)
+        if job.recipe.method == "sft" and job.recipe.training.packing:
+            checks = {"packing": check_packing(job, network)}
+        else:
+            checks = {}
         train = dpo.train if job.recipe.method == "dpo" else sft.train
         measured = train(
             network,
@@ -138,21 +141,22 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
 
 
 def check_packing(job: Job, network: Any) -> dict[str, Any]:
-    """Whether packed rows stay apart in this very model, before its first step."""
+    """Let packs be attended as fast as may be, and see that their rows stay apart; the figures."""
     import pyarrow.parquet as pq
 
-    from train import packing
+    from train import packing, rows
 
-    if job.recipe.method != "sft" or not job.recipe.training.packing:
-        return {}
-    rows = pq.ParquetFile(job.prepared.train).iter_batches(PROBE_ROWS, columns=["input_ids"])
+    if job.base.device == "cpu":
+        rows.use(network)
+        log.info("attention: row by row while training (a pack then costs what its rows cost)")
+    first = pq.ParquetFile(job.prepared.train).iter_batches(PROBE_ROWS, columns=["input_ids"])
     difference = packing.check_parity(
         network,
-        next(rows).column("input_ids").to_pylist(),
-        dtype="bfloat16" if job.base.autocast else "float32",
+        next(first).column("input_ids").to_pylist(),
+        dtype=job.base.publish,
         max_length=job.recipe.training.max_length,
     )
-    return {"packing": {"difference": difference}}
+    return {"difference": difference}
 
 
 def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:

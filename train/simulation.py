@@ -52,11 +52,13 @@ class Moments:
         return max(self.forward, self.backward)
 
 
-def empty_model(settings: Any, recipe: Recipe, dtype: str, *, layers: int | None = None) -> Any:
+def empty_model(
+    settings: Any, recipe: Recipe, dtype: str, *, layers: int | None = None, adapted: bool = True
+) -> Any:
     """The model of a configuration on the meta device, with what the recipe trains; no weights.
 
-    With `layers` it is only so deep. Raises InputError for targets that match nothing, and for an
-    architecture that transformers has no causal model of.
+    With `layers` it is only so deep; not `adapted`, it is bare. Raises InputError for targets that
+    match nothing, and for an architecture that transformers has no causal model of.
     """
     import torch
     from peft import get_peft_model
@@ -79,7 +81,7 @@ def empty_model(settings: Any, recipe: Recipe, dtype: str, *, layers: int | None
                 f"model.base: {recipe.model.base} is a {settings.model_type}, which is no causal "
                 f"language model that can be trained ({' '.join(str(error).split())[:120]})."
             ) from None
-        if (lora := adapter.config(model, recipe)) is None:
+        if not adapted or (lora := adapter.config(model, recipe)) is None:
             return model
         try:
             return get_peft_model(model, lora)
@@ -177,6 +179,7 @@ class _Count:
 @contextlib.contextmanager
 def _counting(model: Any) -> Iterator[_Count]:
     """Count what operations make from here on; what the model holds counts as nothing."""
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
@@ -186,7 +189,10 @@ def _counting(model: Any) -> Iterator[_Count]:
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._grouped_mm.default:
+                result = _grouped_mm(*args, **(kwargs or {}))
+            else:
+                result = func(*args, **(kwargs or {}))
             for leaf in tree_leaves(result):
                 if hasattr(leaf, "untyped_storage"):
                     count.add(leaf)
@@ -198,6 +204,17 @@ def _counting(model: Any) -> Iterator[_Count]:
             count.add(held.grad, size=0)
     with Mode():  # type: ignore[no-untyped-call]
         yield count
+
+
+def _grouped_mm(left: Any, right: Any, offs: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Its result's shape: torch 2.13 refuses to tell it of float32, though it computes in it.
+
+    (rows, in) x (experts, in, out) -> (rows, out), or a gradient: (in, rows) x (rows, out) ->
+    (experts, in, out).
+    """
+    if right.dim() == 3:
+        return left.new_empty((left.shape[0], right.shape[2]))
+    return left.new_empty((len(offs), left.shape[0], right.shape[1]))
 
 
 def _head(triton: bool) -> Callable[[Any, Any], Any]:

@@ -153,13 +153,11 @@ class Tracker:
         self._attempt(lambda client: client.log_batch(self.run_id, metrics=metrics))
 
     def finish(self, metrics: Mapping[str, Any], report: Path) -> None:
-        """Log what was measured before and after, and the report as an artifact."""
-        values = {
-            f"{part}/{key}": value
-            for part in ("before", "after")
-            for key, value in (metrics.get(part) or {}).items()
-        }
-        self.log(values, step=int((metrics.get("training") or {}).get("steps", 0)))
+        """Log what was measured before, at step 0, and after, and the report as an artifact."""
+        last = int((metrics.get("training") or {}).get("steps", 0))
+        for part, step in (("before", 0), ("after", last)):
+            measured = metrics.get(part) or {}
+            self.log({f"evaluation/{key}": value for key, value in measured.items()}, step)
         self._attempt(lambda client: client.log_artifact(self.run_id, str(report)))
 
     def end(self, status: str) -> None:

@@ -2,6 +2,6 @@
 
     python -m bench.rivals.SIDE TASK FOLDER     TASK as JSON; leaves an adapter in FOLDER/adapter
 
-Every side prints {"seconds", "steps"}: the training loop's time as transformers' Trainer, which all
-of them are built on, reports it, without imports, loading and preparing.
+Every side prints {"seconds"}: the time of the training loop as transformers' Trainer, which all of
+them are built on, reports it, without imports, loading and preparing.
 """

@@ -1,29 +1,29 @@
-"""The evaluation loss of any side's adapter, by one function: float32, eager, row by row."""
+"""The evaluation loss of every side's adapter, by one function: float32, eager, row by row."""
 
-from pathlib import Path
+import json
+import sys
 from typing import Any
 
 from bench.rivals.task import Task, answer, read
 
 
 def main() -> None:
-    task, folder = read()
+    task, _ = read()
+    folders: dict[str, str] = json.loads(sys.argv[3])
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        task.base, dtype=torch.float32, attn_implementation="eager"
-    )
-    # without an adapter: the base itself
-    if folder.is_dir():
-        model = PeftModel.from_pretrained(model, str(_adapter(folder)))
-    answer(loss=loss(model.eval(), task))
+    def base() -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            task.base, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
 
-
-def _adapter(folder: Path) -> Path:
-    """Where the side has left its adapter, at the top of its folder or one below."""
-    return next(path.parent for path in sorted(folder.rglob("adapter_config.json")))
+    adapted = {
+        name: loss(PeftModel.from_pretrained(base(), folder).eval(), task)
+        for name, folder in folders.items()
+    }
+    answer(before=loss(base(), task), after=adapted)
 
 
 def loss(model: Any, task: Task) -> float:

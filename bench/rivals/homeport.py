@@ -28,7 +28,7 @@ def main() -> None:
     with interruption.caught() as stop:
         measured = sft.train(network, tokenizer, task.rows, None, recipe, base, folder, stop, [])
     trainer.keep(folder, measured["kept_step"], full=False)
-    answer(seconds=_loop_seconds(folder / "history.json"), steps=measured["steps"])
+    answer(seconds=_loop_seconds(folder / "history.json"))
 
 
 def _recipe(task: Task) -> Recipe:

@@ -16,10 +16,9 @@ def main() -> None:
     done = subprocess.run(command(task, folder), capture_output=True, text=True)
     # the metrics of the end, as the Trainer prints them
     seconds = re.findall(r"'train_runtime': '?([0-9.]+)", done.stdout)
-    steps = re.findall(r"([0-9]+)/\1 \[", done.stderr)
     if done.returncode or not seconds:
         sys.exit(done.stderr[-2000:])
-    answer(seconds=float(seconds[-1]), steps=int(steps[-1]) if steps else None)
+    answer(seconds=float(seconds[-1]))
 
 
 def command(task: Task, folder: Path) -> list[str]:

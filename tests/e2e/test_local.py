@@ -52,7 +52,7 @@ def test_fine_tuning_visibly_works(served: Served) -> None:
     assert found["before"]["exact_share"] <= 0.05
     assert found["after"]["exact_share"] >= 0.90
     assert found["after"]["loss"] < found["before"]["loss"] / 4
-    assert found["merge"]["max_logit_difference"] <= found["merge"]["tolerance"]
+    assert found["merge"]["difference"] <= found["merge"]["tolerance"]
 
 
 def test_a_run_holds_all_that_it_promises_and_belongs_to_the_caller(served: Served) -> None:

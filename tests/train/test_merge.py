@@ -44,7 +44,7 @@ def test_the_merged_model_reloads_and_answers_as_base_and_adapter_do(
     base: Base, tokenizer: Any, adapter: Path
 ) -> None:
     merged, check = merge(base, tokenizer, adapter)
-    assert check["max_logit_difference"] < check["tolerance"]
+    assert check["difference"] < check["tolerance"]
     ids = torch.arange(100, 120)[None]
     changed = merged(input_ids=ids).logits - load_model(base)(input_ids=ids).logits
     assert changed.abs().max() > 0.1  # the adapter is in it
@@ -88,10 +88,10 @@ def test_another_greedy_answer_is_found_even_where_the_probed_logits_agree(
 ) -> None:
     merged, check = merge(base, tokenizer, adapter)
     assert check["sample_tokens"] > 0
-    assert check["sample_gap"] <= check["tolerance"]
+    assert check["sample_gap"] <= 1e-4
     ids = list(range(100, 120))
     logits = merging._logits(merged, ids)
-    unlikely = int(logits[0, -1].argmin())
+    unlikely = int(logits[-1].argmin())
     with pytest.raises(VerificationError, match="gives another greedy answer"):
         merging.verify(
             base, adapter.parent / "merged", [ids], [logits], (ids, [unlikely, unlikely])

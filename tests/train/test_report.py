@@ -162,7 +162,7 @@ def test_the_checks_of_the_run_are_shown_with_their_figures() -> None:
     found = report.checks(
         {
             "training": {"checks": {"packing": {"difference": 3.1e-7}}},
-            "merge": {"max_logit_difference": 5.7e-6, "tolerance": 0.003, "dtype": "float32"},
+            "merge": {"difference": 5.7e-6, "tolerance": 0.003, "dtype": "float32"},
         }
     )
     assert [value for _, value in found] == [

@@ -1,67 +1,78 @@
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from train import sft
-from train.dataset import convert
-from train.errors import InputError
+from tests.tree import ROOT
+from train import sft, trainer
+from train.data.convert import convert, read
+from train.data.tokens import tokenise
+from train.interruption import Stop
 from train.model import Base, load_model
 from train.recipe import DataConfig, Recipe, load
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
     path = tmp_path / "recipe.yaml"
-    path.write_text("name: x\nmodel: {base: tiny}\ndata: {train: x}\nlora: {r: 4}\n")
+    path.write_text(
+        "name: x\nmodel: {base: tiny}\ndata: {train: x}\n"
+        "lora: {r: 4, target_parameters: [mlp.experts.gate_up_proj, mlp.experts.down_proj]}\n"
+        "training: {max_steps: 12, learning_rate: 1e-2, packs_per_step: 1, max_length: 512,\n"
+        "  logging_steps: 1}\n"
+    )
     return load(path, overrides, {})
 
 
-def test_an_expert_parameter_that_matches_nothing_is_refused(tmp_path: Path, base: Base) -> None:
-    wrong = recipe(tmp_path, "lora.target_parameters=[mlp.experts.gate_proj]")
-    with pytest.raises(InputError, match=r"mlp\.experts\.gate_proj matches no parameter"):
-        sft.lora(load_model(base), wrong)
+Learn = Callable[..., tuple[Any, dict[str, Any]]]
 
 
-def test_what_must_not_be_left_to_defaults_is_set(tmp_path: Path) -> None:
-    arguments = sft.arguments(recipe(tmp_path), "cpu", tmp_path)
-    assert arguments.router_aux_loss_coef == 0.0
-    assert arguments.ddp_find_unused_parameters is False
-    assert arguments.activation_checkpointing_kwargs == {"use_reentrant": False}
-    assert arguments.assistant_only_loss is True
-    assert arguments.packing_strategy == "bfd"
-    assert arguments.per_device_train_batch_size == 1
-
-
-@pytest.mark.slow
-def test_training_on_packs_lowers_the_loss_of_the_answers_and_logs_no_router_loss(
-    tmp_path: Path, base: Base, tokenizer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    from itertools import islice
-
-    from train.evaluate import loss
-    from train.run import read
-
+@pytest.fixture
+def learn(tmp_path: Path, base: Base, tokenizer: Any) -> Learn:
+    """Trains on the sample of chat messages; the model and what was measured."""
     convert([ROOT / "data/chat_messages.jsonl"], DataConfig(train=""), tmp_path, "train")
-    small = recipe(
-        tmp_path,
-        "training.max_steps=12",
-        "training.learning_rate=1e-2",
-        "training.packs_per_step=1",
-        "training.max_length=512",
-        "training.logging_steps=1",
-        "lora.target_parameters=[mlp.experts.gate_up_proj,mlp.experts.down_proj]",
-    )
+    tokens = tmp_path / "train.tokens.parquet"
+    tokenise(tmp_path / "train.parquet", tokens, tokenizer, {}, 512)
+
+    def train(*overrides: str) -> tuple[Any, dict[str, Any]]:
+        model = load_model(base)
+        settings = recipe(tmp_path, *overrides)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        measured = sft.train(model, tokenizer, tokens, None, settings, base, folder, Stop(), [])
+        return model, measured
+
+    return train
+
+
+def test_training_on_packs_lowers_the_loss_of_the_answers_and_logs_no_router_loss(
+    tmp_path: Path, base: Base, tokenizer: Any, learn: Learn, caplog: pytest.LogCaptureFixture
+) -> None:
+    from train.evaluate import loss
+
     rows = list(islice(read(tmp_path / "train.parquet"), 8))
-    model = load_model(base)
-    before = loss(model, tokenizer, rows, {})
+    before = loss(load_model(base), tokenizer, rows, {})
     with caplog.at_level("INFO"):
-        measured = sft.train_adapter(
-            model, tokenizer, tmp_path / "train.parquet", small, "cpu", tmp_path
-        )
+        model, measured = learn()
     assert loss(model, tokenizer, rows, {}) < before - 0.3
     assert measured["steps"] == 12
-    assert measured["first_loss"] < before + 0.5  # the router's loss would add 3.6
-    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+    assert measured["first_loss"] < before + 0.5
     assert "step 12/12" in caplog.text
+    assert "tokens/s" in caplog.text
+
+
+def test_left_to_its_default_the_routers_loss_would_be_logged_as_the_loss(
+    learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, TRL no longer takes the 0.9 of the model's config, and the 0 can go."""
+    _, right = learn("training.max_steps=1")
+    arguments = trainer.arguments
+    monkeypatch.setattr(
+        trainer,
+        "arguments",
+        lambda *a, **k: {**arguments(*a, **k), "router_aux_loss_coef": None},
+    )
+    _, wrong = learn("training.max_steps=1")
+    assert wrong["first_loss"] > right["first_loss"] + 1

@@ -88,11 +88,11 @@ def test_a_run_is_stored_with_recipe_curves_comparison_and_report(
     assert run.data.metrics == {
         "loss": 5.5,
         "tokens_per_second": 900.0,
-        "before/loss": 6.7,
-        "before/rows": 16,
-        "after/loss": 4.1,
-        "after/rows": 16,
+        "evaluation/loss": 4.1,
+        "evaluation/rows": 16,
     }
+    compared = client.get_metric_history(tracker.run_id, "evaluation/loss")
+    assert [(m.step, m.value) for m in compared] == [(0, 6.7), (20, 4.1)]
     assert [m.step for m in client.get_metric_history(tracker.run_id, "loss")] == [10, 20]
     assert [a.path for a in client.list_artifacts(tracker.run_id)] == ["report.html"]
     assert run.info.artifact_uri.startswith(f"file://{tmp_path}/mlflow.artifacts/tiny-ja/")

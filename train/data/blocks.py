@@ -267,25 +267,23 @@ def _is_array(stream: IO[bytes]) -> bool:
 
 
 def _array(file: Path, stream: IO[bytes]) -> Iterator[Parsed]:
-    found = elements(file, io.TextIOWrapper(stream, "utf-8-sig"), LONGEST_ROW)
-    return _batched(
-        file,
-        ((f": row {n}", _object(value), size) for n, (value, size) in enumerate(found, start=1)),
-    )
+    with io.TextIOWrapper(stream, "utf-8-sig") as text:
+        found = enumerate(elements(file, text, LONGEST_ROW), start=1)
+        yield from _batched(file, ((f": row {n}", _object(row), size) for n, (row, size) in found))
 
 
 def _csv(file: Path, stream: IO[bytes]) -> Iterator[Parsed]:
     # what is not UTF-8 comes as lone surrogates, so that one such row does not end the reading
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise InputError(f"{file}:1: the header is not CSV ({error}).") from None
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise InputError(f"{file}:1: the header has the column {twice!r} twice; name each once.")
-    return _batched(file, _records(reader, header))
+    with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise InputError(f"{file}:1: the header is not CSV ({error}).") from None
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise InputError(f"{file}:1: the header has the column {twice!r} twice.")
+        yield from _batched(file, _records(reader, header))
 
 
 def _records(reader: Any, header: Sequence[str]) -> Iterator[tuple[str, Row, int]]:

@@ -221,8 +221,11 @@ def _chat(row: Mapping[str, Any], notices: Notices) -> list[Message]:
                 "wrong weight", f"{at}.weight is {weight!r}; only assistants have one, 0 or 1"
             )
         try:
-            message = _assistant(given, notices) if role == "assistant" else {}
-            message = {"role": role, "content": _text(given, "content"), **message}
+            message = (
+                _assistant(given, notices)
+                if role == "assistant"
+                else {"role": role, "content": _text(given, "content")}
+            )
         except BadRow as error:
             raise BadRow(error.kind, f"{at}.{error}") from None
         if weight is not None:
@@ -240,12 +243,14 @@ def _assistant(turn: Mapping[str, Any], notices: Notices) -> Message:
     """Content and thinking of an assistant message, whose content may hold `<think>` itself."""
     own = next((key for key in THINKING_KEYS if turn.get(key)), None)
     content = _text(turn, "content")
-    if "<think>" not in content and "</think>" not in content:
-        return {"content": content, **({"thinking": _text(turn, own)} if own else {})}
-    message = _answer(turn, "content", notices)
-    if own and message.get("thinking"):
-        raise BadRow("thinking twice", f"content has <think>…</think> and {own} is given too")
-    return {**message, **({"thinking": _text(turn, own)} if own else {})}
+    message: Message = {"role": "assistant", "content": content}
+    if "<think>" in content or "</think>" in content:
+        message = _answer(turn, "content", Counter() if own else notices)
+        if own and "thinking" in message:
+            raise BadRow("thinking twice", f"content has <think>…</think> and {own} is given too")
+    if own:
+        message["thinking"] = _text(turn, own)
+    return message
 
 
 FORMS = {

@@ -40,6 +40,8 @@ Longs = npt.NDArray[np.int64]
 FIELDS = ("content", "thinking")
 NULL, EMPTY, FULL = range(3)
 """What a message's text may be."""
+PLANS = 4096
+"""Plans to keep, so that memory stays bounded where every row has another shape."""
 LITERAL = r"('[^'\n]+'|\"[^\"\n]+\")"
 TESTED = re.compile(rf"{LITERAL}\s+(?:not\s+)?in\s|(?:\.\w+|\|\s*replace)\(\s*{LITERAL}\s*[,)]")
 """Literals that a template's source looks for in texts."""
@@ -99,6 +101,7 @@ class BySegments:
         self._plain = plain
         self._planner = Planner(plain.tokenizer, plain.template_kwargs)
         self._plans: dict[tuple[int, ...], Plan | None] = {}
+        self._compared: set[tuple[int, ...]] = set()
         self._roles: dict[str, int] = {}
         found = TESTED.findall(plain.tokenizer.get_chat_template())
         literals = {ast.literal_eval(literal) for pair in found for literal in pair if literal}
@@ -106,7 +109,7 @@ class BySegments:
         self._tested = [text for text in literals if not text.isidentifier()]
 
     def encode(self, batch: Any, before: int) -> tuple[Encoded, list[int]]:
-        """All rows of `batch`, and the numbers of those whose shape was not met before."""
+        """All rows of `batch`, and the numbers of those that are the first of their shape."""
         texts = _Texts(batch, self._roles)
         groups, fresh, odd = self._group(texts)
         alone = {number: self._plain.row(batch, number, before) for number in odd}
@@ -134,14 +137,16 @@ class BySegments:
         return encoded, fresh
 
     def _group(self, texts: "_Texts") -> tuple[list[tuple[Plan, list[int]]], list[int], list[int]]:
-        """Rows by plan; the first of each new shape; those that the template looks into."""
+        """Rows by plan; the first of each new shape; those that must go through the template."""
         shapes: dict[tuple[int, ...], list[int]] = {}
         for number, shape in enumerate(texts.shapes()):
             shapes.setdefault(shape, []).append(number)
         groups, fresh, odd = [], [], []
         for shape, rows in shapes.items():
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+                self._compared.clear()
             if shape not in self._plans:
-                fresh.append(rows[0])
                 self._plans[shape] = self._plan(shape)
             plan = self._plans[shape]
             if plan is None:
@@ -152,6 +157,9 @@ class BySegments:
             odd += [number for number in rows if number in strange]
             if plain:
                 groups.append((plan, plain))
+                if shape not in self._compared:
+                    self._compared.add(shape)
+                    fresh.append(plain[0])
         return groups, fresh, odd
 
     def _plan(self, shape: tuple[int, ...]) -> Plan | None:

@@ -215,7 +215,7 @@ def checks(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 "The saved model gives the logits of the trained one",
-                f"largest difference {merge['max_logit_difference']:.2g}, allowed "
+                f"they differ by {merge['difference']:.2g} of their spread, allowed is "
                 f"{merge['tolerance']:.2g} ({merge['dtype']})",
             )
         )

@@ -1,4 +1,4 @@
-"""Every kind of file gives the same rows, in bounded pieces, and says where what is wrong stands."""
+"""Every kind of file gives the same rows, in bounded pieces, and says where a bad one stands."""
 
 import csv
 import gzip
@@ -111,7 +111,7 @@ def test_messages_from_parquet_pass_with_the_nulls_that_fill_their_structs(tmp_p
 
 def test_a_bad_row_is_named_where_it_stands_in_its_kind_of_file(tmp_path: Path) -> None:
     bad = [ROWS[0], {"question": "a\nb", "answer": "x"}, {"question": "q", "answer": " "}]
-    assert "rows.csv:5: answer is empty" in refusal(tmp_path, "rows.csv", as_csv(bad))
+    assert "rows.csv:6: answer is empty" in refusal(tmp_path, "rows.csv", as_csv(bad))
     assert "rows.json: row 3: answer is empty" in refusal(
         tmp_path, "rows.json", json.dumps(bad).encode()
     )

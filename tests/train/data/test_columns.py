@@ -11,6 +11,7 @@ import pytest
 
 from train.data import blocks, convert
 from train.data.convert import Report
+from train.data.forms import FORMS
 from train.recipe import DataConfig
 
 PARTS = ["<think>", "</think>", "think>", "a", " ", "\n", "　", "</", "<"]
@@ -19,7 +20,7 @@ TEXTS = [
     *("\x1c<think>a</think>b\x85", "x<|end|>", "<|x", "a|b", "\u2003", "\u200b", "\ufeff", "é "),
     *("<think>　\n考える\u00a0</think>\u3000答え\u2028", "\x00", "<think>\x00</think>\x00", "😀"),
 ]
-ODD_VALUES = [None, 3, 1.5, True, [], {}, ["a"], "2024-01-01", "\ud800", "\udc00x"]
+ODD_VALUES: list[Any] = [None, 3, 1.5, True, [], {}, ["a"], "2024-01-01", "\ud800", "\udc00x"]
 EVERY_CHARACTER = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
@@ -93,12 +94,12 @@ def test_random_odd_rows_give_what_they_give_row_by_row(
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
     random.seed(form)
-    names = sorted(blocks.FORMS[form].columns)
+    names = sorted(FORMS[form].columns)
     plain = ["a", "<think>a</think>b", " <think> a </think> b ", "b", "<think></think>c"]
     lines = []
     for i in range(3000):
         odd = random.random() < (0.3 if i < 1500 else 0.01)
-        row = {name: random.choice(TEXTS if odd else plain) for name in names}
+        row: dict[str, Any] = {name: random.choice(TEXTS if odd else plain) for name in names}
         if random.random() < 0.01:
             row[random.choice(names)] = random.choice(ODD_VALUES)
         if random.random() < 0.01:
