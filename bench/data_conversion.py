@@ -3,9 +3,10 @@
     python -m bench.data_conversion [--rows 500000]
 
 Each side is a process of its own and is timed from opening the JSON Lines to the closed Parquet,
-without its imports. About 96 % of the rows are well formed, the rest defective in three ways; every
-side must keep the same rows with the same messages. The others are written as one would write them:
-pandas with `str.extract`, datasets with one function per row.
+without its imports; it runs twice and its better time counts, since short runs are noisy. About
+96 % of the rows are well formed, the rest defective in three ways; every side must keep the same
+rows with the same messages. The others are written as one would write them: pandas with
+`str.extract`, datasets with one function per row.
 """
 
 import argparse
@@ -37,10 +38,10 @@ def measure(rows: int = ROWS) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "rows.jsonl")
         write(source, rows)
-        measured = {
-            side: child("bench.data_conversion", ["--side", side, "--source", str(source)])[0]
-            for side in SIDES
-        }
+        measured: dict[str, Any] = {}
+        for side in [*SIDES, *SIDES]:
+            run, _ = child("bench.data_conversion", ["--side", side, "--source", str(source)])
+            measured[side] = min(measured.get(side, run), run, key=lambda r: float(r["seconds"]))
     ours = measured.pop("ours")
     pace = rows / ours["seconds"]
     equal = all(other["digest"] == ours["digest"] for other in measured.values())

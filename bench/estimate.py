@@ -95,7 +95,7 @@ def case(name: str) -> dict[str, int]:
         ids = torch.randint(9, 4000, (16, LENGTH // 2)).tolist()
         trainer = SFTTrainer(
             model,
-            sft.arguments(chosen, base, Path(folder), parameters=guess, report_to=[]),
+            sft.arguments(chosen, base, Path(folder), parameters=guess),
             train_dataset=Dataset.from_dict({"input_ids": ids, "labels": ids}),
             processing_class=tokenizer,
             peft_config=adapter.config(model, chosen),
@@ -150,7 +150,7 @@ def _warm() -> None:
 
     for dtype in (torch.float32, torch.bfloat16):
         weight = torch.randn(64, 64, dtype=dtype, requires_grad=True)
-        (weight @ weight).sum().backward()
+        torch.autograd.grad((weight @ weight).sum(), weight)
 
 
 def _forget_peak() -> int:

@@ -112,16 +112,22 @@ def compare(task: Task, sides: dict[str, Side]) -> Comparison:
     """Run every side that can be had here; fills the task's folder, which is empty before."""
     made, _ = child("bench.rivals.inputs", [task.json(), task.folder], environment())
     say(f"{task.shape}: {task.documents} documents, {made['tokens']:,} tokens")
-    runs = {}
+    tokens = made["tokens"] * task.epochs
+    runs: dict[str, Run] = {}
     for name, side in sides.items():
         try:
-            runs[name] = _run(task, side, made["tokens"])
+            runs[name] = _run(task, side, tokens)
         except (ChildError, UnavailableError) as error:
             if name == OURS:
                 raise
             say(f"{task.shape}, {name}: left out: {str(error).splitlines()[-1].strip()}")
             continue
         say(f"{task.shape}, {name}: {runs[name].tokens_per_second:,.0f} tokens/s")
+    for name, run in runs.items():  # after all the others, so that a busy minute hits one of two
+        if tokens / run.tokens_per_second < SHORT:
+            again = _run(task, sides[name], tokens)
+            say(f"{task.shape}, {name}, again: {again.tokens_per_second:,.0f} tokens/s")
+            runs[name] = max(run, again, key=lambda r: r.tokens_per_second)
     adapters = json.dumps({name: run.adapter for name, run in runs.items()})
     losses, _ = child("bench.rivals.evaluate", [task.json(), task.folder, adapters], environment())
     return Comparison(runs=runs, before=losses["before"], after=losses["after"])
@@ -130,10 +136,8 @@ def compare(task: Task, sides: dict[str, Side]) -> Comparison:
 def _run(task: Task, side: Side, tokens: int) -> Run:
     folder = Path(tempfile.mkdtemp(dir=task.folder)) / "run"
     seconds, peak = side(task, folder)
-    if seconds < SHORT:
-        seconds = min(seconds, side(task, folder.with_name("again"))[0])
     return Run(
-        tokens_per_second=tokens * task.epochs / seconds,
+        tokens_per_second=tokens / seconds,
         peak_bytes=peak,
         adapter=str(folder / "adapter"),
     )

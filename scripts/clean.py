@@ -18,7 +18,7 @@ def main() -> None:
     ).parse_args()
     stop_all()
     if not missing_docker():
-        filters = [f"--filter=reference=homeport-{name}" for name in ("train", "serve")]
+        filters = [f"--filter=reference=homeport-{name}" for name in ("train", "serve", "track")]
         _, found = probe(
             ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *filters]
         )

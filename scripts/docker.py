@@ -23,7 +23,7 @@ IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
 HOME = "/opt/homeport"
-CODE = {"train": ("train", "data"), "serve": ("serve",)}
+CODE: dict[str, tuple[str, ...]] = {"train": ("train", "data"), "serve": ("serve",), "track": ()}
 """Folders that the images copy."""
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 from scripts.console import run_verb, say
-from scripts.docker import IMAGE_USER, Compose, give
+from scripts.docker import IMAGE_USER, Compose, give, project
 from scripts.errors import MachineError, UsageError
-from scripts.runtime import Choice, choose_runtime
+from scripts.runtime import Choice, choose_runtime, probe
 from scripts.settings import CACHE, OUTPUTS, ROOT, environment, flag_default
 
 STORE = OUTPUTS / "mlflow.db"
@@ -106,8 +106,15 @@ def in_docker(port: int) -> Iterator[subprocess.Popen[bytes]]:
         )
     finally:
         compose.run("rm", "--stop", "--force", "track", quiet=True)
-        if compose.as_root:
+        if compose.as_root and not is_training():  # which gives it back at its own end
             give(OUTPUTS, 0)
+
+
+def is_training() -> bool:
+    """Whether a training of this checkout runs in its container."""
+    labels = ("homeport.role=train", f"com.docker.compose.project={project()}")
+    _, found = probe(["docker", "ps", "-q", *(f"--filter=label={label}" for label in labels)])
+    return bool(found)
 
 
 @contextmanager

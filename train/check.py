@@ -23,6 +23,9 @@ from train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+RAM = "this machine's RAM"
+"""What stands in for a GPU where there is none."""
+
 
 def check(
     recipe: Recipe, cache: Path, *, gpu: str | None = None, outputs: Path = Path("outputs")
@@ -42,6 +45,7 @@ def check(
             return None
 
     machine = tried(lambda: _machine(gpu))
+    where = _where(machine, elsewhere=gpu is not None)
     tried(lambda: _combinations(recipe, machine))
     settings = tried(lambda: _settings(recipe))
     tokenizer = settings and tried(lambda: _tokenizer(recipe, settings))
@@ -49,12 +53,12 @@ def check(
     guess = None
     if settings:
         tried(lambda: _attention(recipe, settings, machine))
-        guess = tried(lambda: _model(recipe, settings, machine, head))
+        guess = tried(lambda: _model(recipe, settings, where, head))
         if recipe.model.adapter and guess:
             tried(lambda: _adapter(recipe, settings, recipe.model.adapter or ""))
     if guess and machine:
         tried(lambda: _disk(recipe, guess, outputs))
-        tried(lambda: _memory(recipe, settings, guess, machine, head))
+        tried(lambda: _memory(recipe, settings, guess, machine, where, head))
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
@@ -71,7 +75,7 @@ def _machine(name: str | None) -> Gpu:
         return found
     from train.model import choose_dtype
 
-    return Gpu("this machine's RAM", _ram(), 0.0, "", choose_dtype(cuda=False)[0] == "bfloat16")
+    return Gpu(RAM, _ram(), 0.0, "", choose_dtype(cuda=False)[0] == "bfloat16")
 
 
 def _ram() -> int:
@@ -85,13 +89,13 @@ def _ram() -> int:
 
 
 def _device(machine: Gpu | None) -> Literal["cuda", "cpu"]:
-    return "cuda" if machine and machine.flops else "cpu"
+    return "cpu" if machine and machine.name == RAM else "cuda"
 
 
-def _where(machine: Gpu | None) -> dict[str, Any]:
+def _where(machine: Gpu | None, elsewhere: bool) -> dict[str, Any]:
     """Keyword arguments of the estimate that say what it is for."""
     return {
-        "processes": max(distributed.processes(), launch.needed(), 1),
+        "processes": 1 if elsewhere else max(distributed.processes(), launch.needed(), 1),
         "device": _device(machine),
         "dtype": "bfloat16" if machine is None or machine.bfloat16 else "float32",
     }
@@ -165,11 +169,9 @@ def _attention(recipe: Recipe, settings: Any, machine: Gpu | None) -> None:
     log.info("attention: %s (%s)", name, reason)
 
 
-def _model(
-    recipe: Recipe, settings: Any, machine: Gpu | None, head: Preview | None
-) -> Estimate | None:
+def _model(recipe: Recipe, settings: Any, where: dict[str, Any], head: Preview | None) -> Estimate:
     """The estimate, which needs the model with its adapter, so that its targets are matched."""
-    guess = estimate(recipe, settings, tokens=head.tokens if head else None, **_where(machine))
+    guess = estimate(recipe, settings, tokens=head.tokens if head else None, **where)
     log.info(
         "model: %s, a %s of %s parameters, of which %s are trained (%s)",
         recipe.model.base,
@@ -244,7 +246,12 @@ def _disk(recipe: Recipe, guess: Estimate, outputs: Path) -> None:
 
 
 def _memory(
-    recipe: Recipe, settings: Any, guess: Estimate, machine: Gpu, head: Preview | None
+    recipe: Recipe,
+    settings: Any,
+    guess: Estimate,
+    machine: Gpu,
+    where: dict[str, Any],
+    head: Preview | None,
 ) -> None:
     """The arithmetic; where it does not fit, the first setting that does, or a problem."""
     for line in lines(guess, machine):
@@ -253,8 +260,8 @@ def _memory(
         return
     from train.proposal import propose
 
-    where = _where(machine)
-    found = propose(recipe, settings, machine.memory, tokens=head.tokens if head else None, **where)
+    tokens = head.tokens if head else None
+    found = propose(recipe, settings, machine.memory, tokens=tokens, **where)
     if not found:
         raise InputError(
             f"{recipe.model.base} does not fit into {machine.name} ({size(machine.memory)}) with "

@@ -92,28 +92,36 @@ def preference(
     tokenizer: Any,
     pairs: Sequence[Mapping[str, Any]],
     template_kwargs: Mapping[str, Any],
+    margins_before: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """How many of `pairs` the model has the right way round, and by how much.
+    """How many of `pairs` the model has the right way round, and what DPO has moved.
 
-    A pair is {"messages": […, chosen], "rejected": message}, as DPO reads it. The log-probability
-    of an answer is the sum over its tokens, as in DPO, so a longer answer has less of it.
+    A pair is {"messages": […, chosen], "rejected": message}. Preferred is the answer of the higher
+    log-probability per token, so that the shorter one is not preferred for its length. A margin is
+    what DPO works on: the chosen answer's log-probability (nats, summed) less the rejected one's;
+    with the margins from before the training, `learned_share` is the share of pairs whose margin
+    has grown.
     """
-    margins = []
+    margins, preferred = [], 0
     with evaluating(model):
         for pair in pairs:
             chosen = list(pair["messages"])
-            worse, _ = answer_loss(
-                model, tokenizer, [*chosen[:-1], pair["rejected"]], template_kwargs
-            )
-            better, _ = answer_loss(model, tokenizer, chosen, template_kwargs)
-            margins.append(worse - better)
-    preferred = sum(margin > 0 for margin in margins)
-    return {
+            rejected = [*chosen[:-1], pair["rejected"]]
+            worse, worse_tokens = answer_loss(model, tokenizer, rejected, template_kwargs)
+            better, better_tokens = answer_loss(model, tokenizer, chosen, template_kwargs)
+            margins.append(round(worse - better, 4))
+            preferred += better / better_tokens < worse / worse_tokens
+    measured = {
         "pairs": len(pairs),
         "preferred": preferred,
         "preferred_share": round(preferred / len(pairs), 4),
         "margin": round(sum(margins) / len(pairs), 4),
+        "margins": margins,
     }
+    if margins_before is not None:
+        learned = sum(now > then for now, then in zip(margins, margins_before, strict=True))
+        measured["learned_share"] = round(learned / len(pairs), 4)
+    return measured
 
 
 @contextmanager

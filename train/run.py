@@ -183,7 +183,10 @@ def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
     )
     if job.recipe.method == "dpo":
         pairs = list(islice(dpo.pairs(source), limit))
-        measured |= evaluate.preference(network, job.tokenizer, pairs, job.template_kwargs)
+        before = None if name == "before" else runs.read_json(job.folder / "before.json")
+        measured |= evaluate.preference(
+            network, job.tokenizer, pairs, job.template_kwargs, before and before["margins"]
+        )
         preferred = 100 * measured["preferred_share"]
         log.info("%s: %.1f %% of pairs the right way round", name, preferred)
     log.info(

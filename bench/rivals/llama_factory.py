@@ -63,8 +63,8 @@ def _run(command: list[str]) -> None:
     except FileNotFoundError:
         raise UnavailableError(f"{command[0]} is not installed") from None
     if done.returncode:
-        lines = [line.strip(" ×╰─▶├") for line in done.stderr.splitlines() if line.strip()]
-        raise UnavailableError(lines[0] if lines else f"{command[1]} ended with {done.returncode}")
+        said = " ".join(done.stderr.split())[-300:]
+        raise UnavailableError(f"{' '.join(command[1:3])} ended with {done.returncode}: {said}")
 
 
 def train(

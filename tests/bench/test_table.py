@@ -81,7 +81,7 @@ def test_a_child_may_be_a_module() -> None:
 
 
 def test_a_child_that_fails_is_an_error_with_its_last_words() -> None:
-    with pytest.raises(ChildError, match="(?s)code ended with 3.*first.*last"):
+    with pytest.raises(ChildError, match=r"(?s)code ended with 3.*first.*last"):
         child("import sys; print('first\\nlast', file=sys.stderr); sys.exit(3)")
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["local_train", "local_serve", "local_stop", "local_logs", "ask", "clean", "setup"]
+VERBS = [
+    *("local_check", "local_train", "local_serve", "local_stop", "local_logs", "ask", "track"),
+    *("clean", "setup"),
+]
 
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +77,8 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     done = run("make")
     targets = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
     assert targets == [
-        *("local-train", "local-serve", "local-stop", "local-logs", "ask"),
+        *("local-check", "local-train", "local-serve", "local-stop", "local-logs", "ask", "track"),
         *("test", "check", "lock"),
+        *("bench", "bench-train", "bench-data", "bench-estimate"),
         *("help", "setup", "runtime", "clean"),
     ]

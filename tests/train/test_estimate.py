@@ -60,8 +60,15 @@ def test_what_lies_still_is_parameters_times_bytes() -> None:
     assert part(four_bit, "weights") == int(linear * 0.516) + (count - linear) * 2
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kind", ["mistral", "gpt_oss"])
+@pytest.mark.parametrize(
+    ("kind", "checkpointing"),
+    [
+        ("mistral", False),
+        pytest.param("mistral", True, marks=pytest.mark.slow),
+        pytest.param("gpt_oss", False, marks=pytest.mark.slow),
+        ("gpt_oss", True),
+    ],
+)
 def test_the_simulation_counts_what_a_real_step_makes(kind: str, checkpointing: bool) -> None:
     """The same counter on real tensors and on fake ones gives the same bytes."""
     from peft import LoraConfig as PeftConfig
@@ -108,6 +115,7 @@ def test_the_simulation_counts_what_a_real_step_makes(kind: str, checkpointing: 
     assert fake.backward == pytest.approx(count.peak, rel=0.05)
 
 
+@pytest.mark.slow
 def test_recomputation_length_and_eager_scores_move_the_estimate_as_they_should() -> None:
     settings = mistral(num_hidden_layers=4)
 
@@ -124,6 +132,7 @@ def test_recomputation_length_and_eager_scores_move_the_estimate_as_they_should(
     assert part(estimate(eager, settings), "activations") > 4 * 2 * 4 * 1024**2 * 2
 
 
+@pytest.mark.slow
 def test_several_processes_shard_or_copy() -> None:
     settings = mistral()
     alone = estimate(recipe(tuning="full"), settings)
@@ -134,6 +143,7 @@ def test_several_processes_shard_or_copy() -> None:
     assert part(estimate(sharded, settings, processes=4), "AdamW") == part(alone, "AdamW") // 4
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_reckoned_from_two_shallow_ones() -> None:
     settings = mistral(num_hidden_layers=6)
     chosen = recipe(training={"gradient_checkpointing": False})
@@ -154,6 +164,7 @@ def test_a_deep_model_is_reckoned_from_two_shallow_ones() -> None:
     assert reckoned == pytest.approx(six.peak, rel=0.01)
 
 
+@pytest.mark.slow
 def test_dpo_takes_two_answers_at_once_and_a_full_one_a_second_model() -> None:
     settings = mistral(num_hidden_layers=4)
     training = {"packing": False, "gradient_checkpointing": False}
@@ -175,6 +186,7 @@ def test_flops_count_the_active_experts_alone() -> None:
     assert guess.tokens == 10 * 8 * 256
 
 
+@pytest.mark.slow
 def test_the_first_setting_that_fits_is_proposed_in_the_recipes_own_words() -> None:
     settings = mistral(num_hidden_layers=4)
     chosen = recipe(training={"max_length": 2048, "gradient_checkpointing": False})

@@ -166,7 +166,7 @@ def test_bfloat16_is_measured_nearly_as_float32(
     assert rounded == pytest.approx(loss(model, tokenizer, ROWS, {}), rel=0.02)
 
 
-def test_a_preference_is_the_difference_of_the_answers_log_probabilities(
+def test_a_preference_is_told_per_token_and_a_margin_over_the_whole_answers(
     model: Any, tokenizer: Any
 ) -> None:
     short, long = ({"role": "assistant", "content": text} for text in ("はい。", "はい。" * 9))
@@ -176,14 +176,17 @@ def test_a_preference_is_the_difference_of_the_answers_log_probabilities(
         {"messages": [*prompt, long], "rejected": short},
         {"messages": [*prompt, short], "rejected": long},
     ]
-    gap = (
-        answer_loss(model, tokenizer, [*prompt, long], {})[0]
-        - answer_loss(model, tokenizer, [*prompt, short], {})[0]
+    (long_loss, long_tokens), (short_loss, short_tokens) = (
+        answer_loss(model, tokenizer, [*prompt, answer], {}) for answer in (long, short)
     )
+    gap = long_loss - short_loss
     assert gap > 0
-    assert preference(model, tokenizer, pairs, {}) == {
+    preferred = 2 if short_loss / short_tokens < long_loss / long_tokens else 1
+    assert preference(model, tokenizer, pairs, {}, [gap - 1, gap, gap + 1]) == {
         "pairs": 3,
-        "preferred": 2,
-        "preferred_share": 0.6667,
+        "preferred": preferred,
+        "preferred_share": pytest.approx(preferred / 3, abs=1e-3),
         "margin": pytest.approx(gap / 3, abs=1e-3),
+        "margins": pytest.approx([gap, -gap, gap], abs=1e-3),
+        "learned_share": 0.3333,
     }

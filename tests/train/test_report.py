@@ -8,6 +8,7 @@ import pytest
 from train import report
 from train.report import charts
 from train.report.charts import Series
+from train.report.data import cards
 
 VOID = {"meta", "line", "polyline", "circle", "br"}
 SVG_PAINTED = {"line", "polyline", "circle", "rect", "text"}
@@ -112,7 +113,7 @@ def test_what_stands_in_rows_or_recipe_is_text_and_never_markup(run: Path) -> No
     }
     put(run, "before.json", {**MEASURED, "samples": [sample]})
     put(run, "after.json", {**MEASURED, "samples": [sample]})
-    put(run, "data/report.json", {attack: {attack: attack, "bad_rows": [attack]}})
+    put(run, "data/report.json", {"train": {"defects": {attack: 1}, "notices": {attack: 2}}})
     put(run, "metrics.json", {"recipe": attack, "versions": {attack: attack}})
     (run / "recipe.yaml").write_text(attack, encoding="utf-8")
     text = html(run)
@@ -162,13 +163,45 @@ def test_the_checks_of_the_run_are_shown_with_their_figures() -> None:
     found = report.checks(
         {
             "training": {"checks": {"packing": {"difference": 3.1e-7}}},
-            "merge": {"difference": 5.7e-6, "tolerance": 0.003, "dtype": "float32"},
+            "merge": {"difference": 5.7e-6, "tolerance": 0.001, "dtype": "float32"},
         }
     )
     assert [value for _, value in found] == [
-        "largest difference 3.1e-07",
-        "largest difference 5.7e-06, allowed 0.003 (float32)",
+        "difference 3.1e-07 of their spread",
+        "difference 5.7e-06 of their spread, allowed 0.001 (float32)",
     ]
+
+
+def test_the_dataset_report_becomes_cards_of_what_it_has() -> None:
+    found = cards(
+        {
+            "train": {
+                "rows": 1200,
+                "duplicates": 3,
+                "duplicates_exact": True,
+                "defects": {"no </think>": 2},
+                "tokens": {
+                    "tokens": 90000,
+                    "trained_share": 0.527,
+                    "length": {"edges": [64, 128], "counts": [1200]},
+                },
+            },
+            "leakage": {"prompts": 2, "rows": 1, "of": 24},
+            "language": {"asked": "Japanese", "share": 0.9, "found": {"ja": 9, "en": 1}},
+        }
+    )
+    assert [card["title"] for card in found] == [
+        "Train",
+        "Train: rows by tokens",
+        "Train: defects",
+        "Validation rows seen in training",
+        "Language of the reasoning",
+    ]
+    assert ("Tokens that are learned", "52.7%") in found[0]["figures"]
+    assert ("no </think>", "2") in found[2]["figures"]
+    assert ("Their prompt is in training", "2 of 24") in found[3]["figures"]
+    assert found[4]["figures"] == [("In Japanese", "90.0%"), ("ja", "9"), ("en", "1")]
+    assert cards({}) == []
 
 
 def test_a_loss_that_is_no_number_leaves_a_gap_and_no_broken_picture() -> None:

@@ -96,14 +96,14 @@ def test_twenty_kills_at_random_moments_change_no_loss_and_leave_nothing_half_wr
     while kills < KILLS:
         number = draw.choice([signal.SIGKILL, signal.SIGTERM])
         before = len(wild.printed())
-        process = wild.start()
-        # every third dies while it loads, prepares or evaluates
-        if kills % 3 == 2:
-            time.sleep(draw.uniform(2, 8))
-        elif wild.wait_for_step(process, before):
-            time.sleep(draw.uniform(0, 0.4))
-        process.send_signal(number)
-        code = process.wait()
+        with wild.start() as process:
+            # every third dies while it loads, prepares or evaluates
+            if kills % 3 == 2:
+                time.sleep(draw.uniform(2, 8))
+            elif wild.wait_for_step(process, before):
+                time.sleep(draw.uniform(0, 0.4))
+            process.send_signal(number)
+            code = process.wait()
         kills += 1
         if code == 0:  # it was quicker than the signal
             shutil.rmtree(wild.outputs)
@@ -128,13 +128,13 @@ def test_a_signal_within_a_long_step_is_answered_before_the_step_ends(
     wanted = losses(calm.finish())
     shutil.rmtree(calm.outputs)
     before = len(calm.printed())
-    process = calm.start()
-    assert calm.wait_for_step(process, before)
-    time.sleep(0.3)
-    process.terminate()
-    began = time.monotonic()
-    assert process.wait() == 5
-    assert time.monotonic() - began < 25
+    with calm.start() as process:
+        assert calm.wait_for_step(process, before)
+        time.sleep(0.3)
+        process.terminate()
+        began = time.monotonic()
+        assert process.wait() == 5
+        assert time.monotonic() - began < 25
     (run,) = calm.outputs.glob("killed/2*")
     newest = checkpoints.newest(run / "checkpoints")
     assert newest

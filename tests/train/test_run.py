@@ -74,10 +74,10 @@ def test_preferences_are_learned_on_top_of_an_earlier_adapter(models: Path, tmp_
         models / "gpt_oss",
         *("name=preferred", "method=dpo", f"model.adapter={first}/adapter", EXPERTS),
         *(f"data.train={ROOT}/data/preference_pairs.jsonl", "data.validation_share=0"),
-        *("training.max_steps=20", "training.learning_rate=2e-2", "dpo.beta=0.5"),
+        *("training.max_steps=15", "training.learning_rate=3e-3", "training.packs_per_step=4"),
     )
     assert metrics["training"]["first_loss"] == pytest.approx(0.693147, abs=1e-4)
-    assert metrics["after"]["preferred_share"] > 0.9
+    assert metrics["after"]["learned_share"] > 0.9
 
 
 def test_the_checkpoint_of_the_lowest_validation_loss_is_kept(models: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from train.report import charts
 from train.report.charts import Series
+from train.report.data import cards
 
 PAGE = Path(__file__).with_name("page.html.jinja")
 GIGABYTE = 1e9
@@ -41,6 +42,7 @@ MEASURES = (
     ("Reasoning in the asked language", "reasoning_in_language", "{:.1%}", 1),
     ("Pairs the right way round", "preferred_share", "{:.1%}", 1),
     ("Mean margin of a pair, nats", "margin", "{:+.3f}", 1),
+    ("Pairs whose margin has grown", "learned_share", "{:.1%}", 1),
 )
 """Text, key in before.json and after.json, format, and whether more is better (1) or worse (-1)."""
 HEADLINE = ("loss", "perplexity", "exact_answers", "reasoning_in_language", "preferred_share")
@@ -65,7 +67,7 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
         headline=[m for m in measures if m["key"] in HEADLINE],
         measures=measures,
         curves=curves(_read(folder / "history.json") or []),
-        data=blocks("Rows", _read(folder / "data" / "report.json") or {}),
+        data=cards(_read(folder / "data" / "report.json") or {}),
         samples=samples(before, after),
         training=facts(metrics.get("training") or {}),
         checks=checks(metrics),
@@ -125,40 +127,6 @@ def curves(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def blocks(title: str, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The dataset report, part by part, whatever it holds: figures, lines of text, histograms.
-
-    A mapping with `edges` and `counts` is a histogram; any other mapping is a part of its own.
-    """
-    if {"edges", "counts"} <= figures.keys():
-        if not any(figures["counts"]):
-            return []
-        svg = charts.bars(figures["edges"], figures["counts"], title)
-        return [{"title": title, "figures": [], "lines": [], "svg": svg}]
-    table = [
-        (_words(k), _figure(k, v)) for k, v in figures.items() if isinstance(v, str | float | int)
-    ]
-    lines = [str(line) for v in figures.values() if isinstance(v, list) for line in v]
-    found = (
-        [{"title": title, "figures": table, "lines": lines, "svg": ""}] if table or lines else []
-    )
-    for key, value in figures.items():
-        if isinstance(value, Mapping):
-            found += blocks(f"{title}: {_words(key)}" if title != "Rows" else _words(key), value)
-    return found
-
-
-def _words(key: str) -> str:
-    text = key.replace("_", " ")
-    return text[:1].upper() + text[1:]
-
-
-def _figure(key: str, value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.1%}" if key.endswith("share") else f"{value:,}"
-
-
 def samples(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The same prompts answered before and after."""
     sides = [side.get("samples") or [] for side in (before, after)]
@@ -208,14 +176,14 @@ def checks(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 "Packed rows give the logits of rows apart",
-                f"largest difference {packing['difference']:.2g}",
+                f"difference {packing['difference']:.2g} of their spread",
             )
         )
     if merge := metrics.get("merge"):
         found.append(
             (
                 "The saved model gives the logits of the trained one",
-                f"they differ by {merge['difference']:.2g} of their spread, allowed is "
+                f"difference {merge['difference']:.2g} of their spread, allowed "
                 f"{merge['tolerance']:.2g} ({merge['dtype']})",
             )
         )
