@@ -41,7 +41,7 @@ lock: setup ## Compile the locks anew from images/*.in and host.in
 	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
 
 ##@ Bench
-.PHONY: bench bench-train bench-data bench-estimate
+.PHONY: bench bench-train bench-data bench-estimate bench-gpu
 bench: runtime ## Measure all of it, side by side with what others use; writes outputs/bench/
 	@$(RUN) bench
 bench-train: runtime ## Training speed against padded batches, trl sft and LLaMA-Factory
@@ -50,6 +50,8 @@ bench-data: runtime ## Conversion and tokenisation against pandas, datasets and 
 	@$(RUN) bench.data
 bench-estimate: runtime ## The memory estimate against measured peaks
 	@$(RUN) bench.estimate
+bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: speed, memory, kernels
+	@$(RUN) bench.gpu
 
 ##@ House
 .PHONY: help setup runtime clean

@@ -106,7 +106,7 @@ def memory(rows: int = ROWS, many: int = MANY_ROWS) -> list[Result]:
 
 def write(path: Path, rows: int) -> None:
     """`rows` synthetic rows of about 300 characters; the same ones each time."""
-    rng = random.Random(0)  # noqa: S311 - synthetic rows
+    rng = random.Random(0)
 
     def text(length: int) -> str:
         found = ""

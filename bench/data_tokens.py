@@ -67,7 +67,7 @@ def synthetic(rows: int) -> list[list[dict[str, str]]]:
     """
     from train import tiny
 
-    draw = random.Random(0)  # noqa: S311 - the same rows every time, no secret
+    draw = random.Random(0)
     texts = [text for name in tiny.TOKENIZER_TEXTS for text in tiny._texts(name) if len(text) > 20]
     numbers = count()
 

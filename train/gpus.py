@@ -1,8 +1,8 @@
 """GPUs that a recipe may run on: memory and speed by name, for the estimate before the job.
 
-Makers' data sheets, read on 2026-01-15: memory in GiB as the driver reports it (a little below the
-name's number, since the driver keeps some), dense bfloat16 tensor FLOP/s without sparsity. T4 and
-V100 do not compute in bfloat16: their figure is that of float32, in which this kit trains there.
+FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes are those of Azure's
+pages on GPU machines; noted on 2026-11-21. Memory is a little below the name's number, as drivers
+report it. T4 and V100 do not compute in bfloat16: their figure is that of float32.
 """
 
 from dataclasses import dataclass

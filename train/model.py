@@ -105,7 +105,9 @@ def choose_dtype(cuda: bool) -> tuple[str, str]:
     import torch
 
     if cuda:
-        return ("bfloat16", "on a GPU")
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return ("bfloat16", "this GPU computes in it")
+        return ("float32", "this GPU does not compute in bfloat16")
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return ("bfloat16", "this processor computes in it")
     return ("float32", "this processor does not compute in bfloat16")

@@ -31,7 +31,7 @@ from train.tracking import Tracker
 log = logging.getLogger(__name__)
 
 PROBE_ROWS = 4
-"""Rows whose logits are compared before and after merging, and packed and apart."""
+"""Rows whose logits are compared before and after merging."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 
 
@@ -105,7 +105,7 @@ def begin(recipe: Recipe, folder: Path, cache: Path) -> Job:
 
 
 def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
-    """Evaluate, check, train; leaves adapter/ or weights/, and what was measured."""
+    """Evaluate and train; leaves adapter/ or weights/, and what was measured."""
     from train import dpo, model, sft, trainer
 
     file = job.folder / "training.json"
@@ -114,10 +114,6 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
         network = model.load_model(job.base, four_bit=job.recipe.tuning == "qlora")
         if distributed.is_main():
             evaluate_once(job, "before", network)
-        if job.recipe.method == "sft" and job.recipe.training.packing:
-            checks = {"packing": check_packing(job, network)}
-        else:
-            checks = {}
         train = dpo.train if job.recipe.method == "dpo" else sft.train
         measured = train(
             network,
@@ -130,7 +126,6 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
             stop,
             tracker.callbacks(),
         )
-        measured["checks"] = checks
         if distributed.is_main():
             trainer.keep(job.folder, measured["kept_step"], full=job.recipe.tuning == "full")
             runs.write_json(file, measured)
@@ -138,25 +133,6 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
         gc.collect()  # the merge loads the base afresh; two copies of a 20B model would not fit
     distributed.leave()
     return measured
-
-
-def check_packing(job: Job, network: Any) -> dict[str, Any]:
-    """Let packs be attended as fast as may be, and see that their rows stay apart; the figures."""
-    import pyarrow.parquet as pq
-
-    from train import packing, rows
-
-    if job.base.device == "cpu":
-        rows.use(network)
-        log.info("attention: row by row while training (a pack then costs what its rows cost)")
-    first = pq.ParquetFile(job.prepared.train).iter_batches(PROBE_ROWS, columns=["input_ids"])
-    difference = packing.check_parity(
-        network,
-        next(first).column("input_ids").to_pylist(),
-        dtype=job.base.publish,
-        max_length=job.recipe.training.max_length,
-    )
-    return {"difference": difference}
 
 
 def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:

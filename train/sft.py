@@ -6,11 +6,13 @@ Rows come as `input_ids` and `labels` (train/data/tokens.py), so what is learned
 checked against the template, before this starts.
 """
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
 
-from train import adapter, distributed, trainer
+from train import adapter, attention, distributed, packing, trainer
+from train import rows as rows_of_packs
 from train.data.tokens import IGNORED
 from train.interruption import Stop
 from train.model import Base
@@ -47,7 +49,45 @@ def train(
     log.info(
         "training: %s trainable parameters, %s packs", f"{trainable:,}", len(learner.train_dataset)
     )
-    return trainer.fit(learner, recipe, run, stop)
+    checks = pack_well(learner, model, recipe, base) if recipe.training.packing else {}
+    return {**trainer.fit(learner, recipe, run, stop), "checks": checks}
+
+
+def pack_well(learner: Any, model: Any, recipe: Recipe, base: Base) -> dict[str, Any]:
+    """Set the fastest attention that is right on packs, and see that rows stay apart; the figures.
+
+    `model` is what `learner` trains, without its adapter. Raises VerificationError where rows see
+    each other, or where the recipe's own choice is wrong.
+    """
+    checks: dict[str, Any] = {}
+    if base.device == "cpu":
+        rows_of_packs.use(model)
+        log.info("attention: row by row while training (a pack then costs what its rows cost)")
+    else:
+        first = learner.data_collator([learner.train_dataset[0]])
+        verdict = attention.probe(
+            learner.model,
+            first,
+            attention.candidates(base.model_type),
+            dtype=base.publish,
+            asked=recipe.model.attention,
+        )
+        checks["attention"] = verdict.as_dict()
+        # each process has timed for itself
+        chosen = distributed.from_main(verdict.chosen)
+        model.set_attn_implementation(chosen)
+    pack = learner.train_dataset[0]
+    ends = itertools.accumulate(pack["seq_lengths"])
+    difference = packing.check_parity(
+        learner.model,
+        [
+            pack["input_ids"][end - n : end]
+            for end, n in zip(ends, pack["seq_lengths"], strict=True)
+        ],
+        dtype=base.publish,
+        max_length=recipe.training.max_length,
+    )
+    return {**checks, "packing": {"difference": difference}}
 
 
 def trainer_class() -> type[Any]:

@@ -79,6 +79,6 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     assert targets == [
         *("local-check", "local-train", "local-serve", "local-stop", "local-logs", "ask", "track"),
         *("test", "check", "lock"),
-        *("bench", "bench-train", "bench-data", "bench-estimate"),
+        *("bench", "bench-train", "bench-data", "bench-estimate", "bench-gpu"),
         *("help", "setup", "runtime", "clean"),
     ]

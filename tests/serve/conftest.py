@@ -38,9 +38,9 @@ def save_tokenizer(folder: Path) -> int:
     tokenizer.train_from_iterator(TEXT, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|startoftext|>",  # noqa: S106 - a token of text
-        eos_token="<|return|>",  # noqa: S106 - a token of text
-        pad_token="<|endoftext|>",  # noqa: S106 - a token of text
+        bos_token="<|startoftext|>",
+        eos_token="<|return|>",
+        pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIAL_TOKENS),
     )
     fast.chat_template = harmony()

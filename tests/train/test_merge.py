@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from train import logits
 from train import merge as merging
 from train.errors import VerificationError
 from train.model import Base, load_model
@@ -62,7 +63,7 @@ def test_the_merged_folder_is_readable_for_a_server_under_another_uid(
 def test_a_merged_folder_that_answers_differently_is_not_published(
     base: Base, tokenizer: Any, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(merging.TOLERANCE, "float32", -1.0)
+    monkeypatch.setitem(logits.TOLERANCE, "float32", -1.0)
     with pytest.raises(VerificationError, match="answers differently from what was trained"):
         merge(base, tokenizer, adapter)
     assert not (adapter.parent / "merged").exists()
@@ -90,12 +91,10 @@ def test_another_greedy_answer_is_found_even_where_the_probed_logits_agree(
     assert check["sample_tokens"] > 0
     assert check["sample_gap"] <= 1e-4
     ids = list(range(100, 120))
-    logits = merging._logits(merged, ids)
-    unlikely = int(logits[-1].argmin())
+    found = merging._logits(merged, ids)
+    unlikely = int(found[-1].argmin())
     with pytest.raises(VerificationError, match="gives another greedy answer"):
-        merging.verify(
-            base, adapter.parent / "merged", [ids], [logits], (ids, [unlikely, unlikely])
-        )
+        merging.verify(base, adapter.parent / "merged", [ids], [found], (ids, [unlikely, unlikely]))
 
 
 def test_the_default_way_of_saving_a_dequantised_gpt_oss_loses_its_experts(
