@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from train import distributed, interruption, launch
-from train.errors import MachineError, TrainError
+from train.errors import Interrupted, MachineError, TrainError
 from train.recipe import load
 
 EPILOG = """\
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 stop=stop,
                 fresh=arguments.fresh,
             )
-    except TrainError as error:
+    except (TrainError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:

@@ -1,10 +1,10 @@
-"""Every end of train/ that is not a bug: one sentence, printed without a traceback.
+"""Every end of train/ that is not a bug, one sentence each, printed without a traceback.
 
     TrainError              exit 1, never raised itself
     ├── InputError          exit 2: a recipe, file, row or flag is wrong
     ├── MachineError        exit 3: this machine cannot do it as it is (disk, memory, network)
-    ├── VerificationError   exit 4: a result was made and failed its own check (merge, reload)
-    └── Interrupted         exit 5: SIGTERM or SIGINT; the same command goes on where it stopped
+    └── VerificationError   exit 4: a result was made and failed its own check (merge, reload)
+    Interrupted             exit 5: SIGTERM or SIGINT; the same command goes on where it stopped
 
 Anything else that ends the program is a bug and keeps its traceback.
 """
@@ -34,7 +34,11 @@ class VerificationError(TrainError):
     exit_code = 4
 
 
-class Interrupted(TrainError):
-    """Asked to stop; what was done so far is on disk, and the sentence says up to where."""
+class Interrupted(BaseException):
+    """Asked to stop; what was done so far is on disk, and the sentence says up to where.
+
+    No Exception, like KeyboardInterrupt: it may come up in the middle of a library, and must not be
+    taken for a failure there.
+    """
 
     exit_code = 5

@@ -31,6 +31,8 @@ class Stop:
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
         """In this block a signal is noted, not acted on."""
+        if self.requested:  # and a library has swallowed what was raised for it
+            raise Interrupted(f"{self.requested}: stopped; {AGAIN}.")
         self._noting = True
         try:
             yield

@@ -23,8 +23,8 @@ from train.data.convert import Report
 from train.recipe import DataConfig
 
 SAMPLED = 1000
-EDGES = [1 << i for i in range(22)]
-"""Token lengths: bin i has the rows from EDGES[i] on, below EDGES[i + 1]."""
+EDGES = [1, 2, 3, *(step << i for i in range(19) for step in (4, 5, 6, 7))]
+"""Token lengths: bin i has the rows from EDGES[i] on, below EDGES[i + 1]; four bins a doubling."""
 
 
 def describe(

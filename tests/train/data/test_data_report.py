@@ -120,17 +120,21 @@ def test_duplicates_are_exact_up_to_the_limit_and_close_above_it(
     assert counted.duplicates() == pytest.approx(10_000, rel=0 if counted.exact else 0.2)
 
 
-def test_the_tokens_have_a_histogram_of_powers_of_two(tmp_path: Path) -> None:
+def test_the_tokens_have_a_histogram_of_four_bins_a_doubling(tmp_path: Path) -> None:
     written(tmp_path, "train", [row("a", "1")])
     lengths(tmp_path, "train", [3, 4, 7, 8, 15, 16, 700])
     report = describe(tmp_path, DataConfig(train=""), {"train": Report()}, {"train": TOKENS})
     tokens = report["train"]["tokens"]
-    assert tokens["length"]["edges"] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
-    assert tokens["length"]["counts"] == [1, 2, 2, 1, 0, 0, 0, 0, 1]
+    edges, counts = tokens["length"]["edges"], tokens["length"]["counts"]
+    assert edges[:10] == [3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
+    assert edges[-2:] == [640, 768]
+    assert counts[:10] == [1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
+    assert counts[-1] == 1
+    assert len(counts) == len(edges) - 1
     assert tokens["trained_share"] == 0.25
     said = "\n".join(lines(report))
     assert "25.0% of them learned; 1 rows cut, 2 left out" in said
-    assert "8–15: 2" in said
+    assert "640–767: 1" in said
 
 
 def test_the_language_of_the_reasoning_is_held_against_the_asked_one(
