@@ -1,6 +1,6 @@
 """GPUs that a recipe may run on: memory and speed by name, for the estimate before the job.
 
-FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes are those of Azure's
+FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes those of Azure's
 pages on GPU machines; noted on 2026-11-21. Memory is a little below the name's number, as drivers
 report it. T4 and V100 do not compute in bfloat16: their figure is that of float32.
 """

@@ -9,8 +9,10 @@ ends the process without waiting.
 import contextlib
 import logging
 import signal
+import sys
 import types
 from collections.abc import Iterator
+from typing import Any
 
 from train.errors import Interrupted
 
@@ -31,13 +33,17 @@ class Stop:
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
         """In this block a signal is noted, not acted on."""
-        if self.requested:  # and a library has swallowed what was raised for it
-            raise Interrupted(f"{self.requested}: stopped; {AGAIN}.")
+        self.check()
         self._noting = True
         try:
             yield
         finally:
             self._noting = False
+
+    def check(self) -> None:
+        """Stop now if that was asked for: what is raised in a destructor ends nothing."""
+        if self.requested:
+            raise Interrupted(f"{self.requested}: stopped; {AGAIN}.")
 
     def handle(self, number: int, frame: types.FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -54,8 +60,16 @@ def caught() -> Iterator[Stop]:
     """Handle both signals until the end of the block."""
     stop = Stop()
     before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
+    tell = sys.unraisablehook
+
+    def tell_others(what: Any) -> None:
+        if not isinstance(what.exc_value, Interrupted):
+            tell(what)
+
+    sys.unraisablehook = tell_others
     try:
         yield stop
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -75,7 +75,7 @@ def run(
         distributed.from_main(folder)
         with tracking.opened(recipe, folder, outputs) as tracker:
             job = begin(recipe, folder, cache)
-            finish(job, learn(job, stop, tracker), tracker)
+            finish(job, learn(job, stop, tracker), stop, tracker)
     return folder
 
 
@@ -177,10 +177,11 @@ def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
     return measured
 
 
-def finish(job: Job, training: dict[str, Any], tracker: Tracker) -> None:
+def finish(job: Job, training: dict[str, Any], stop: Stop, tracker: Tracker) -> None:
     """Merge, check, evaluate, report; then the run is finished and `latest` points to it."""
     from train import merge, report
 
+    stop.check()
     folder, full = job.folder, job.recipe.tuning == "full"
     network, check = merge.publish(
         job.base,
@@ -190,7 +191,9 @@ def finish(job: Job, training: dict[str, Any], tracker: Tracker) -> None:
         list(islice(read(job.prepared.messages_train), PROBE_ROWS)),
         job.template_kwargs,
     )
+    stop.check()
     after = evaluate_once(job, "after", network)
+    stop.check()
     runs.write_json(folder / "merged" / "homeport.json", manifest(job.recipe, folder.name))
     metrics = {
         "recipe": job.recipe.name,

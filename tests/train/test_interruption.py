@@ -26,3 +26,16 @@ def test_afterwards_the_handlers_are_as_before() -> None:
     with caught():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_stop_that_a_destructor_swallowed_is_acted_on_at_the_next_part() -> None:
+    class Careless:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            sum(range(1000))  # where the handler runs
+
+    with pytest.raises(Interrupted, match="SIGTERM: stopped"), caught() as stop:
+        careless = Careless()
+        del careless
+        with stop.noted():
+            pytest.fail("training began")
