@@ -14,15 +14,25 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_to_end(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> int:
-    """Run `command` with its output on stderr; its exit code, 128 + number if a signal ended it."""
+def run_to_end(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    container: str | None = None,
+) -> int:
+    """Run `command` with its output on stderr; its exit code, 128 + number if a signal ended it.
+
+    `container` is what the command runs, if it runs one: then the signal is for that, since
+    `docker compose run` would go away and leave it running.
+    """
     early: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if child is None:
             early.append(number)
-        elif child.poll() is None:
+        elif child.poll() is None and not (container and _signal(container, number)):
             os.killpg(child.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
@@ -36,3 +46,9 @@ def run_to_end(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> 
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _signal(container: str, number: int) -> bool:
+    """Send the signal to a container; False where it does not run (yet)."""
+    command = ["docker", "kill", "--signal", str(number), container]
+    return not subprocess.run(command, capture_output=True).returncode

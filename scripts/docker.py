@@ -55,17 +55,17 @@ class Compose:
         *arguments: str,
         extra: Mapping[str, str] | None = None,
         quiet: bool = False,
-        to_end: bool = False,
+        container: str | None = None,
     ) -> int:
         """Run a compose command from the checkout; its output goes to the user's stderr.
 
-        `to_end`: signals are passed on to it, and its end is waited for.
+        Signals are passed on to `container`, if that is what runs, and its end is waited for.
         """
         progress = "auto" if sys.stderr.isatty() else "plain"
         command = ["docker", "compose", "--progress", progress, *arguments]
         environ = {**self.environ, **(extra or {})}
-        if to_end:
-            return run_to_end(command, cwd=ROOT, env=environ)
+        if container:
+            return run_to_end(command, cwd=ROOT, env=environ, container=container)
         return subprocess.run(
             command,
             cwd=ROOT,
@@ -141,6 +141,7 @@ class Compose:
 
     def _run_train(self, options: list[str], module: list[str]) -> int:
         """`python -m MODULE …` in the train container; afterwards all files are the caller's."""
+        container = f"{project()}-train-{os.getpid()}"
         names = overrides_in(self.environ)
         variables = [part for name in sorted(names) for part in ("--env", name)]
         if self.as_root:
@@ -148,9 +149,9 @@ class Compose:
             give(CACHE, IMAGE_USER)
         try:
             return self.run(
-                *("run", "--rm", "--no-TTY", *options, *variables),
+                *("run", "--rm", "--no-TTY", "--name", container, *options, *variables),
                 *("train", "python", "-m", *module),
-                to_end=True,
+                container=container,
             )
         finally:
             if self.as_root:

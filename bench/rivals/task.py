@@ -23,16 +23,20 @@ class Task:
     shortest: int = 16
     """Tokens."""
     longest: int = 1024
-    """Tokens; also the length of a pack, and what the others cut at."""
+    """Tokens; also what the sides that do not pack cut at."""
     epochs: int = 1
-    learning_rate: float = 2e-3
-    """At the start; linear to zero, without a warm-up."""
+    learning_rate: float = 1e-2
+    """At the start; linear to zero, without a warm-up.
+
+    High enough that the loss levels off within the epoch: while it falls steeply, one optimiser
+    step more or less, or another order of rows, moves it by more than the sides differ.
+    """
     rank: int = 8
     alpha: int = 16
     batch: int = 8
     """Documents in an optimiser step where documents are not packed."""
-    packs: int = 2
-    """Packs in an optimiser step, which are about as many tokens as `batch` documents."""
+    pack: int = 2048
+    """Tokens in a pack, of which a step has one: about as many as `batch` documents have."""
     seed: int = 0
 
     @property

@@ -94,6 +94,7 @@ def test_two_sides_train_the_same_rows_and_are_judged_by_one_loss(
         documents=16,
         held_out=4,
         longest=64,
+        pack=256,
     )
     (tmp_path / "task").mkdir()
     sides = {name: train.SIDES[name] for name in (OURS, PADDED)}

@@ -20,7 +20,7 @@ class Recorded(Compose):
         self.code = code
 
     def run(
-        self, *arguments: str, extra: Any = None, quiet: bool = False, to_end: bool = False
+        self, *arguments: str, extra: Any = None, quiet: bool = False, container: str | None = None
     ) -> int:
         self.commands.append(arguments)
         return self.code if "build" not in arguments else 0
@@ -39,7 +39,8 @@ def test_files_of_the_checkout_are_named_as_the_container_sees_them() -> None:
     rows = ROOT / "data/chat_messages.jsonl"
     compose.train(recipe, ["training.epochs=1"], {"recipe": recipe, "data.train": rows})
     assert compose.commands[-1] == (
-        *("run", "--rm", "--no-TTY", "train", "python", "-m", "train"),
+        *("run", "--rm", "--no-TTY", "--name", f"{docker.project()}-train-{os.getpid()}"),
+        *("train", "python", "-m", "train"),
         "/opt/homeport/recipes/tiny-ja.yaml",
         "training.epochs=1",
         'data.train="/opt/homeport/data/chat_messages.jsonl"',  # after what the user overrides
@@ -85,7 +86,11 @@ def test_the_container_runs_as_the_caller_and_never_as_root() -> None:
 def test_what_a_root_callers_container_wrote_belongs_to_root_after(tmp_path: Path) -> None:
     class Writes(Recorded):
         def run(
-            self, *arguments: str, extra: Any = None, quiet: bool = False, to_end: bool = False
+            self,
+            *arguments: str,
+            extra: Any = None,
+            quiet: bool = False,
+            container: str | None = None,
         ) -> int:
             if arguments[0] == "run":
                 assert (tmp_path / "outputs").stat().st_uid == 1000
