@@ -109,8 +109,10 @@ def _combinations(recipe: Recipe, machine: Gpu | None) -> None:
             "training.distributed is fsdp2, but tuning is qlora, whose 4-bit weights are not "
             "sharded: set training.distributed to ddp, or tuning to lora."
         )
-    if sharded and _device(machine) == "cpu":
-        log.info("distributed: fsdp2 shards over GPUs only; on a CPU this trains as ddp")
+    if sharded and _device(machine) == "cpu" and distributed.processes() > 1:
+        raise InputError(
+            "training.distributed is fsdp2, which needs GPUs: set it to ddp on this machine."
+        )
 
 
 def _settings(recipe: Recipe) -> Any:

@@ -23,9 +23,13 @@ BYTES = {"float32": 4, "bfloat16": 2}
 NF4_BYTES = 0.516
 """Bytes a parameter in NF4 with double quantisation: 4 bits, and 0.127 bits of scales
 (arXiv:2305.14314, section 3)."""
-CONTEXT = {"cuda": int(0.9 * 2**30), "cpu": int(0.05 * 2**30)}
-"""What the process takes besides tensors. On a GPU: its context (0.5 GB on recent ones) with the
-workspaces of the matrix libraries and NCCL; on a CPU: packed weights and threads' buffers."""
+CONTEXT = {
+    "cuda": (int(0.9 * 2**30), "context of the GPU, workspaces of the matrix libraries"),
+    "cpu": (int(0.05 * 2**30), "buffers of the threads; glibc may keep as much again as it frees"),
+}
+"""What the process takes besides tensors, above its loaded libraries. A CUDA context is about 0.5
+GB on recent GPUs. On a CPU, glibc and the kernels that oneDNN keeps for every shape have doubled
+the peak of a small mixture of experts (`make bench-estimate`); that is not counted."""
 SLACK = 0.08
 """Share of what comes and goes that the allocator cannot reuse, since blocks do not fit."""
 UTILISATION = (0.10, 0.40)
@@ -115,7 +119,7 @@ def estimate(
             *still,
             *moving,
             Part("allocator", slack, f"{SLACK:.0%} of what comes and goes"),
-            Part("process", CONTEXT[device], "context and workspaces of the libraries"),
+            Part("process", *CONTEXT[device]),
         ),
         device=device,
         attention=attention,
