@@ -15,7 +15,7 @@ def lines(makefile: Iterable[str]) -> Iterator[str]:
         if section := re.match(r"##@ (.+)", line):
             yield f"\n{section.group(1)}"
         elif target := re.match(r"([\w-]+):.*?## (.+)", line):
-            yield f"  make {target.group(1):<12} {target.group(2)}"
+            yield f"  make {target.group(1):<14} {target.group(2)}"
 
 
 def main() -> None:

@@ -223,20 +223,24 @@ def _moving(
     device: str,
 ) -> list[Part]:
     """What comes and goes within a micro-batch, from two shallow models."""
-    from train.simulation import Moments, empty_model, step
+    from train.simulation import FUSED, Moments, empty_model, step
 
     layers = settings.num_hidden_layers
     dpo = recipe.method == "dpo"
     rows, tokens = 1 + dpo, recipe.training.max_length
+    padded = dpo or not recipe.training.packing
 
     def counted(recipe: Recipe) -> Moments:
+        # on a CPU packs are attended to row by row (train/rows.py), without a mask
+        unmasked = device == "cpu" and not padded and attention == "sdpa"
+
         def at(depth: int) -> Moments:
             return step(
                 empty_model(settings, recipe, stored, layers=depth),
                 rows=rows,
                 tokens=tokens,
-                padded=dpo or not recipe.training.packing,
-                attention=attention,
+                padded=padded,
+                attention=FUSED if unmasked else attention,
                 checkpointing=checkpointing,
                 autocast=dtype == "bfloat16",
                 accumulates=recipe.training.packs_per_step > 1,
@@ -272,7 +276,7 @@ def _moving(
         Part(
             "working memory",
             max(peak - kept, 0),
-            f"{where} pass at its fullest: {_largest(settings, recipe, attention, dtype)}",
+            f"{where} pass at its fullest: {_largest(settings, recipe, attention, dtype, device)}",
         ),
     ]
     if recipe.tuning == "qlora":
@@ -294,8 +298,10 @@ def _with_experts(recipe: Recipe, targets: list[str]) -> Recipe:
     return dataclasses.replace(recipe, lora=lora)
 
 
-def _largest(settings: Any, recipe: Recipe, attention: str, dtype: str) -> str:
-    """The big tensors of one layer, in words and numbers."""
+def _largest(settings: Any, recipe: Recipe, attention: str, dtype: str, device: str) -> str:
+    """The big tensors of one layer and of the head, in words and numbers."""
+    from train.simulation import HEAD_TOKENS, HEAD_WORDS
+
     each, tokens = BYTES[dtype], recipe.training.max_length
     told = []
     if recipe.lora.target_parameters and recipe.tuning == "lora":
@@ -310,8 +316,14 @@ def _largest(settings: Any, recipe: Recipe, attention: str, dtype: str) -> str:
         heads = settings.num_attention_heads
         scores = heads * tokens**2 * each
         told.append(f"scores {heads} heads x {tokens:,}² x {each} = {size(scores)}, some copies")
-    tile = min(tokens, 4096) * 32768 * each
-    told.append(f"head in tiles of {size(tile)}, no full logits")
+    if device == "cuda":
+        tile = min(tokens, HEAD_TOKENS) * HEAD_WORDS * each
+        told.append(f"head in tiles of {size(tile)}, no full logits")
+    else:
+        logits = tokens * settings.vocab_size * 4
+        told.append(
+            f"logits {tokens:,} x {settings.vocab_size:,} x 4 = {size(logits)}, some copies"
+        )
     return "; ".join(told)
 
 

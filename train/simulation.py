@@ -6,13 +6,14 @@
 The model's own code runs on PyTorch's fake tensors, which know their shapes alone, so what is kept
 for the backward pass and what comes and goes is counted rather than guessed, for every
 architecture that transformers has. Two depths are enough: what a layer adds does not depend on
-how many there are. The head is TRL's (1.16), whose sizes are repeated in `_head`.
+how many there are. The head on a GPU is TRL's (1.16), whose sizes are repeated in
+`_loss`.
 """
 
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,6 @@ from train.recipe import Recipe
 
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768
 """TRL's fused head multiplies tiles of this many tokens and vocabulary entries at a time."""
-CPU_TILES = 7.25
-"""Copies of a tile in float32 at the head's peak where Triton is missing: torch makes each step of
-`_backward_tile` a tensor (y, z, log_p, p, grad, two in flight, and a mask of one byte)."""
 FUSED = "homeport_fused"
 """Attention that keeps its inputs and output alone, as flash and flex kernels do."""
 
@@ -127,7 +125,7 @@ def step(
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 hidden = base.get_decoder()(input_ids=ids, use_cache=False, **where)[0][:, :-1]
                 weight = base.get_output_embeddings().weight
-                result = _head(triton)(hidden.reshape(-1, hidden.shape[-1]), weight).sum()
+                result = _loss(hidden.reshape(-1, hidden.shape[-1]), weight, triton)
             kept, forward = count.live, count.peak
             count.peak = count.live
             result.backward()
@@ -217,18 +215,17 @@ def _grouped_mm(left: Any, right: Any, offs: Any = None, *args: Any, **kwargs: A
     return left.new_empty((len(offs), left.shape[0], right.shape[1]))
 
 
-def _head(triton: bool) -> Callable[[Any, Any], Any]:
-    """TRL's fused head, in sizes: (tokens, hidden) and (vocabulary, hidden) -> (tokens,)."""
-    import torch
+def _loss(hidden: Any, weight: Any, triton: bool) -> Any:
+    """Scalar loss over hidden states (tokens, width), every token a label, as the trainers take it.
 
-    def work(hidden: Any, weight: Any, compute: Any, tiles: float) -> list[Any]:
-        tokens, words = min(len(hidden), HEAD_TOKENS), min(len(weight), HEAD_WORDS)
-        buffers = [hidden.new_empty((tokens, HEAD_WORDS), dtype=compute)]
-        if weight.dtype != compute or not triton:
-            buffers.append(weight.new_empty((words, weight.shape[1]), dtype=compute))
-        if not triton:
-            buffers.append(hidden.new_empty((int(tiles * tokens), words), dtype=torch.float32))
-        return buffers
+    On a GPU TRL's fused head, in sizes alone; on a CPU the logits and their cross entropy.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, linear
+
+    if not triton:
+        labels = torch.zeros(len(hidden), dtype=torch.long)
+        return cross_entropy(linear(hidden, weight).float(), labels)
 
     class Head(torch.autograd.Function):
         @staticmethod
@@ -236,7 +233,7 @@ def _head(triton: bool) -> Callable[[Any, Any], Any]:
             on = torch.is_autocast_enabled("cpu")
             ctx.compute = torch.bfloat16 if on else hidden.dtype
             ctx.save_for_backward(hidden, weight)
-            buffers = work(hidden, weight, ctx.compute, tiles=3.25)
+            buffers = _tile(hidden, weight, ctx.compute)
             del buffers
             return hidden.new_empty(len(hidden), dtype=torch.float32)
 
@@ -246,14 +243,23 @@ def _head(triton: bool) -> Callable[[Any, Any], Any]:
             to_hidden = hidden.new_empty(hidden.shape, dtype=torch.float32)
             trains = ctx.needs_input_grad[1]
             to_weight = weight.new_empty(weight.shape, dtype=torch.float32) if trains else None
-            buffers = work(hidden, weight, ctx.compute, CPU_TILES)
+            buffers = _tile(hidden, weight, ctx.compute)
             del buffers
             return (
                 to_hidden.to(hidden.dtype),
                 None if to_weight is None else to_weight.to(weight.dtype),
             )
 
-    return Head.apply
+    return Head.apply(hidden, weight).sum()  # type: ignore[no-untyped-call]
+
+
+def _tile(hidden: Any, weight: Any, compute: Any) -> list[Any]:
+    """A tile of logits, and of the weight where it must be cast."""
+    tokens, words = min(len(hidden), HEAD_TOKENS), min(len(weight), HEAD_WORDS)
+    buffers = [hidden.new_empty((tokens, HEAD_WORDS), dtype=compute)]
+    if weight.dtype != compute:
+        buffers.append(weight.new_empty((words, weight.shape[1]), dtype=compute))
+    return buffers
 
 
 def _registered(attention: str) -> str:

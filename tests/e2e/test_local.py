@@ -191,6 +191,24 @@ def test_other_forms_train_and_serve(served: Served, tmp_path: Path) -> None:
     clone.make("ask", "PROMPT=Hello")
 
 
+def test_a_check_takes_seconds_and_shows_its_arithmetic(served: Served) -> None:
+    started = time.monotonic()
+    printed = served[0].make("local-check").stderr
+    assert time.monotonic() - started < 60
+    assert "ready: tiny-ja" in printed
+    assert re.search(r"memory: peak +\d+ MiB", printed)
+    estimated = served[0].make("local-check", "GPU=H100").stderr
+    assert "fits into H100" in estimated
+
+
+def test_preferences_are_learned_on_top_of_what_was_learned_first(served: Served) -> None:
+    clone, _ = served
+    clone.make("local-train", "RECIPE=recipes/tiny-ja-dpo.yaml")
+    found = json.loads((clone.folder / "outputs/tiny-ja-dpo/latest/metrics.json").read_text())
+    assert found["training"]["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert found["after"]["learned_share"] > 0.9
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_is_stopped_writes_a_checkpoint_and_goes_on_later(
     served: Served, number: signal.Signals

@@ -211,3 +211,19 @@ def test_every_sample_converts_without_a_bad_row(
     report = convert([ROOT / f"data/{name}.jsonl"], DataConfig(train=""), tmp_path, "train")
     assert (report.form, report.bad) == (form, 0)
     assert report.written >= least
+
+
+def test_every_turn_is_learned_with_its_reasoning_which_harmony_would_drop(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    """If the first half fails, the template has changed, and turns need not be split any more."""
+    thoughts = ["一つ目の考え。", "二つ目の考え。"]
+    conversation: list[dict[str, str]] = []
+    for thought in thoughts:
+        conversation.append({"role": "user", "content": "質問"})
+        conversation.append({"role": "assistant", "content": "答え", "thinking": thought})
+    whole = tokenizer.apply_chat_template(conversation, tokenize=False)
+    assert [thought in whole for thought in thoughts] == [False, True]
+    rows, _ = converted(tmp_path, {"messages": conversation})
+    learned = [tokenizer.apply_chat_template(row, tokenize=False) for row in rows]
+    assert [thought in text for thought, text in zip(thoughts, learned, strict=True)] == [True] * 2
