@@ -49,8 +49,12 @@ def train(
     log.info(
         "training: %s trainable parameters, %s packs", f"{trainable:,}", len(learner.train_dataset)
     )
-    checks = pack_well(learner, model, recipe, base) if recipe.training.packing else {}
-    return {**trainer.fit(learner, recipe, run, stop), "checks": checks}
+    loaded = model.config._attn_implementation
+    try:
+        checks = pack_well(learner, model, recipe, base) if recipe.training.packing else {}
+        return {**trainer.fit(learner, recipe, run, stop), "checks": checks}
+    finally:
+        model.set_attn_implementation(loaded)  # which takes batches of every kind
 
 
 def pack_well(learner: Any, model: Any, recipe: Recipe, base: Base) -> dict[str, Any]:

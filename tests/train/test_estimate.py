@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench import estimate as bench
 from tests.train.test_packing import SIZES, network
 from train.errors import InputError
 from train.estimate import estimate, fits, lines, size
@@ -219,11 +218,3 @@ def test_gpus_are_found_by_name_and_by_azure_size() -> None:
 
 def test_sizes_read_well() -> None:
     assert (size(3 * 2**30), size(5 * MIB)) == ("3.0 GiB", "5 MiB")
-
-
-@pytest.mark.slow
-def test_a_measured_peak_is_near_its_estimate() -> None:
-    from bench.table import child
-
-    figures, _ = child("bench.estimate", ["case", "Mistral, LoRA"], bench.ENVIRONMENT)
-    assert -bench.BELOW <= figures["estimate"] / figures["peak"] - 1 <= bench.ABOVE
