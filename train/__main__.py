@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--fresh", action="store_true", help="start anew, even if a run is unfinished"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # overrides may follow a flag
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name, level in QUIETER.items():
         logging.getLogger(name).setLevel(level)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.check:
                 from train.check import check
 
-                check(recipe, arguments.cache, gpu=arguments.gpu)
+                check(recipe, arguments.cache, gpu=arguments.gpu, outputs=arguments.outputs)
                 return 0
             if count := launch.needed():
                 return launch.launch(sys.argv[1:] if argv is None else argv, count)

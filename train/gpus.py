@@ -1,7 +1,8 @@
 """GPUs that a recipe may run on: memory and speed by name, for the estimate before the job.
 
 FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes those of Azure's
-pages on GPU machines; noted on 2026-11-21. Memory is a little below the name's number, as drivers
+pages on GPU machines; to be compared with them again
+before a figure is relied on (noted 2026-11-21). Memory is a little below the name's number, as drivers
 report it. T4 and V100 do not compute in bfloat16: their figure is that of float32.
 """
 
