@@ -1,9 +1,9 @@
 """GPUs that a recipe may run on: memory and speed by name, for the estimate before the job.
 
-FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes those of Azure's
-pages on GPU machines; to be compared with them again
-before a figure is relied on (noted 2026-11-21). Memory is a little below the name's number, as drivers
-report it. T4 and V100 do not compute in bfloat16: their figure is that of float32.
+FLOP/s are those of NVIDIA's data sheets, dense bfloat16 without sparsity; sizes are of Azure's
+pages on GPU machines. Noted on 2026-11-21, to be compared again before a figure is relied on.
+Memory is a little below the name's number, as drivers report it. T4 and V100 do not compute in
+bfloat16: their figure is that of float32.
 """
 
 from dataclasses import dataclass
