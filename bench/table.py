@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from train.runs import write_json
+
 OUTPUTS = Path("outputs/bench")
 
 
@@ -44,10 +46,7 @@ def finish(bench: str, results: Sequence[Result]) -> None:
     print(table(results), flush=True)
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     path = OUTPUTS / f"{bench}.json"
-    part = path.with_name(f"{path.name}.part")
-    text = json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=2)
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, [asdict(result) for result in results])
     print(f"written: {path}", flush=True)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from train.errors import InputError, MachineError, VerificationError
+from train.errors import InputError, MachineError, VerificationError, reason
 from train.packing import as_trained
 
 log = logging.getLogger(__name__)
@@ -273,8 +273,7 @@ def _try(
         layer_difference, where = _worst(_layers(model, base, pack, exact), exact)
         loss, seconds = _step(model, pack)
     except Exception as error:  # a kernel may fail in any way that its author did not think of
-        why = " ".join(str(error).split()).partition(". ")[0][:200] or type(error).__name__
-        return Trial(name=name, outcome="not available", detail=why)
+        return Trial(name=name, outcome="not available", detail=reason(error)[:200])
     loss_difference = abs(loss - exact_loss) / abs(exact_loss)
     # so written, a NaN is wrong
     right = (

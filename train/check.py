@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train import distributed, gpus, launch
-from train.errors import InputError
+from train.errors import InputError, reason
 from train.estimate import BYTES, Estimate, estimate, fits, lines, size
 from train.gpus import Gpu
 from train.preview import Preview, preview
@@ -157,10 +157,9 @@ def _tokenizer(recipe: Recipe, settings: Any) -> Any:
     try:
         return model.load_tokenizer(base)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
         raise InputError(
-            f"model.base: {recipe.model.base} has no tokenizer that can be read ({reason}); the "
-            "folder must hold tokenizer.json or tokenizer.model."
+            f"model.base: {recipe.model.base} has no tokenizer that can be read ({reason(error)}); "
+            "the folder must hold tokenizer.json or tokenizer.model."
         ) from None
 
 

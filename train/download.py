@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from train.errors import InputError
+from train.errors import InputError, reason
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 OTHER_FORMATS = ["original/*", "metal/*"]
@@ -32,10 +32,9 @@ def download(model: str, parent: Path, revision: str | None = None) -> Path:
             ignore_patterns=OTHER_FORMATS,
         )
     except Exception as error:  # network, rights and naming errors of the hub share no base class
-        reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise InputError(
-            f"{model} could not be downloaded ({reason}); check its name and the network, and set "
-            "HF_TOKEN if it is gated."
+            f"{model} could not be downloaded ({reason(error)}); check its name and the "
+            "network, and set HF_TOKEN if it is gated."
         ) from None
     return folder
 

@@ -10,6 +10,11 @@ Anything else that ends the program is a bug and keeps its traceback.
 """
 
 
+def reason(error: BaseException) -> str:
+    """What a library's error says, as one sentence that can stand inside another."""
+    return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+
+
 class TrainError(Exception):
     """Base of the tree; `exit_code` is what the process ends with."""
 

@@ -10,7 +10,7 @@ from train import tiny
 from train.adapter import merge_earlier
 from train.attention import choose
 from train.chat_template import for_model
-from train.errors import InputError
+from train.errors import InputError, reason
 from train.packing import keep_packed_rows_apart
 from train.recipe import ModelConfig, Recipe
 
@@ -93,9 +93,8 @@ def load_settings(config: ModelConfig, path: str) -> Any:
     try:
         return AutoConfig.from_pretrained(path, revision=config.revision)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
         raise InputError(
-            f"model.base: {config.base} could not be loaded ({reason}); give a folder with "
+            f"model.base: {config.base} could not be loaded ({reason(error)}); give a folder with "
             "config.json, or a hub id that this machine can reach (set HF_TOKEN if it is gated)."
         ) from None
 

@@ -11,9 +11,7 @@ folder/
     report.json                 the dataset report; written last, so it says that all is there
 """
 
-import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from train.data import sources
 from train.data.convert import convert
 from train.data.split import hold_out
 from train.recipe import Recipe
+from train.runs import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def prepare(
     for name in ("report.json", "train.parquet", "validation.parquet"):  # of an earlier try
         (folder / name).unlink(missing_ok=True)
     files = _files(recipe, cache)
-    _write_json(folder / "sources.json", _fingerprints(files))
+    write_json(folder / "sources.json", _fingerprints(files))
     pairs = recipe.method == "dpo"
     conversions = {}
     for name, paths in files.items():
@@ -91,20 +90,14 @@ def prepare(
 
 def load(recipe: Recipe, folder: Path) -> Prepared | None:
     """What `prepare` made in `folder`; None where it did not finish."""
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return _prepared(recipe, folder, report)
+    report = read_json(folder / "report.json")
+    return None if report is None else _prepared(recipe, folder, report)
 
 
 def unchanged(recipe: Recipe, folder: Path, cache: Path) -> bool:
     """Whether the sources still have the rows that `folder` was, or is yet to be, made from."""
-    try:
-        recorded = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return True
-    return bool(recorded == _fingerprints(_files(recipe, cache)))
+    recorded = read_json(folder / "sources.json")
+    return recorded is None or bool(recorded == _fingerprints(_files(recipe, cache)))
 
 
 def _files(recipe: Recipe, cache: Path) -> dict[str, list[Path]]:
@@ -128,9 +121,3 @@ def _prepared(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Prepared:
         messages_validation=folder / "validation.parquet" if held else None,
         report=report,
     )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -8,8 +8,6 @@ counted on 64-bit hashes, all of them up to `Counted.LIMIT` different rows, abov
 share of them. Languages are those of up to `SAMPLED` rows spread over the set.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 from train.data import hashes, language
 from train.data.convert import Report
 from train.recipe import DataConfig
+from train.runs import write_json
 
 SAMPLED = 1000
 EDGES = [1, 2, 3, *(step << i for i in range(19) for step in (4, 5, 6, 7))]
@@ -61,9 +60,7 @@ def describe(
         }
     if config.reasoning_language:
         report["language"] = _language(train.thinking, config.reasoning_language)
-    part_file = folder / "report.json.part"
-    part_file.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(part_file, folder / "report.json")
+    write_json(folder / "report.json", report)
     return report
 
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.errors import InputError
+from train.errors import InputError, reason
 
 TEXT_KINDS = (".jsonl", ".json", ".csv")
 KINDS = (*TEXT_KINDS, *(f"{kind}.gz" for kind in TEXT_KINDS), ".parquet")
@@ -115,10 +115,9 @@ def _hub(spec: str, key: str, cache: Path) -> list[Path]:
             allow_patterns=patterns,
         )
     except Exception as error:  # network, rights and naming errors of the hub share no base class
-        reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise InputError(
-            f"{key}: {spec} could not be downloaded ({reason}); check its name, revision and the "
-            "network, and set HF_TOKEN if it is gated."
+            f"{key}: {spec} could not be downloaded ({reason(error)}); check its name, "
+            "revision and the network, and set HF_TOKEN if it is gated."
         ) from None
     return _local(Path(folder) / inside, spec, key)
 

@@ -7,8 +7,6 @@ a job's outputs, and printed. Everything in it comes from files of the run's fol
 there is missing here too, and the page says so.
 """
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from train.report import charts
 from train.report.charts import Series
 from train.report.data import cards
+from train.runs import read_json, write_text
 
 PAGE = Path(__file__).with_name("page.html.jinja")
 GIGABYTE = 1e9
@@ -52,9 +51,9 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
     """Write `folder/report.html` and return it; `metrics` where metrics.json is not there yet."""
     import jinja2
 
-    metrics = metrics or _read(folder / "metrics.json") or {}
-    before = _read(folder / "before.json") or metrics.get("before") or {}
-    after = _read(folder / "after.json") or metrics.get("after") or {}
+    metrics = metrics or read_json(folder / "metrics.json") or {}
+    before = read_json(folder / "before.json") or metrics.get("before") or {}
+    after = read_json(folder / "after.json") or metrics.get("after") or {}
     measures = compare(before, after)
     recipe = folder / "recipe.yaml"
     page = jinja2.Environment(
@@ -66,8 +65,8 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
         basis=basis(after or before),
         headline=[m for m in measures if m["key"] in HEADLINE],
         measures=measures,
-        curves=curves(_read(folder / "history.json") or []),
-        data=cards(_read(folder / "data" / "report.json") or {}),
+        curves=curves(read_json(folder / "history.json") or []),
+        data=cards(read_json(folder / "data" / "report.json") or {}),
         samples=samples(before, after),
         training=facts(metrics.get("training") or {}),
         checks=checks(metrics),
@@ -75,9 +74,7 @@ def write(folder: Path, metrics: Mapping[str, Any] | None = None) -> Path:
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
     )
     report = folder / "report.html"
-    part = report.with_name(f"{report.name}.part")
-    part.write_text(CONTROL.sub("\ufffd", html), encoding="utf-8")
-    os.replace(part, report)
+    write_text(report, CONTROL.sub("\ufffd", html))
     return report
 
 
@@ -192,10 +189,3 @@ def checks(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
                 ("It gives the same greedy answer", f"over {merge['sample_tokens']} tokens")
             )
     return found
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
