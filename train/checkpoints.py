@@ -113,15 +113,14 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.recipe.training.checkpoint_steps
-        due = (
-            state.global_step % every == 0
-            if every
-            else time.monotonic() - self.last_save >= DEFAULT_SECONDS
-        )
-        stopping = distributed.any_of(bool(self.stop.requested), args.device)
-        if distributed.any_of(due, args.device) or state.global_step >= state.max_steps:
+        if every:
+            due = state.global_step % every == 0
+        else:  # clocks differ between processes, steps do not
+            late = time.monotonic() - self.last_save >= DEFAULT_SECONDS
+            due = distributed.any_of(late, args.device)
+        if due or state.global_step >= state.max_steps:
             control.should_save = True
-        if stopping:
+        if distributed.any_of(bool(self.stop.requested), args.device):
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -7,18 +7,13 @@ also the reference that it is held to: with an adapter that is the same model wi
 switched off, so no second copy is in memory.
 """
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train import adapter, distributed, trainer
+from train import adapter, trainer
 from train.interruption import Stop
 from train.model import Base, load_model
 from train.recipe import Recipe
-from train.sft import CACHE
-
-log = logging.getLogger(__name__)
 
 
 def train(
@@ -48,29 +43,11 @@ def train(
         peft_config=adapter.config(model, recipe),
         callbacks=callbacks,
     )
-    trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
-    log.info(
-        "training: %s trainable parameters, %s pairs", f"{trainable:,}", len(learner.train_dataset)
-    )
-    return trainer.fit(learner, recipe, run, stop)
-
-
-def pairs(parquet: Path) -> Iterator[dict[str, Any]]:
-    """Each pair as {"messages": […, chosen], "rejected": message}, without null fields."""
-    import pyarrow.parquet as pq
-
-    def given(message: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in message.items() if value is not None}
-
-    for batch in pq.ParquetFile(parquet).iter_batches(1024):
-        for row in batch.to_pylist():
-            messages = [given(message) for message in row["messages"]]
-            yield {"messages": messages, "rejected": given(row["rejected"])}
+    return trainer.fit(learner, "pairs", recipe, run, stop)
 
 
 def preferences(pairs: Path, recipe: Recipe) -> Any:
     """The pairs as TRL takes them: prompt, chosen and rejected, each a list of messages."""
-    from datasets import load_dataset
 
     def split(row: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -80,9 +57,7 @@ def preferences(pairs: Path, recipe: Recipe) -> Any:
             "chat_template_kwargs": {"current_date": recipe.data.current_date},
         }
 
-    cache = str(pairs.parent / f"{CACHE}-{distributed.rank()}")
-    dataset = load_dataset("parquet", data_files=str(pairs), split="train", cache_dir=cache)
-    return dataset.map(split, remove_columns=["messages"])
+    return trainer.dataset(pairs).map(split, remove_columns=["messages"])
 
 
 def arguments(recipe: Recipe, base: Base, run: Path, *, parameters: int) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 from train import distributed, runs, tracking
 from train import recipe as recipes
 from train.data import prepare
-from train.data.convert import read
+from train.data.convert import read, read_pairs
 from train.data.prepare import Prepared
 from train.errors import InputError
 from train.interruption import Stop
@@ -137,7 +137,7 @@ def learn(job: Job, stop: Stop, tracker: Tracker) -> dict[str, Any]:
 
 def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
     """Evaluate into `<name>.json`, unless it is there."""
-    from train import dpo, evaluate
+    from train import evaluate
 
     file = job.folder / f"{name}.json"
     measured: dict[str, Any] | None = runs.read_json(file)
@@ -158,7 +158,7 @@ def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
         reasoning_language=job.recipe.data.reasoning_language,
     )
     if job.recipe.method == "dpo":
-        pairs = list(islice(dpo.pairs(source), limit))
+        pairs = list(islice(read_pairs(source), limit))
         before = None if name == "before" else runs.read_json(job.folder / "before.json")
         measured |= evaluate.preference(
             network, job.tokenizer, pairs, job.template_kwargs, before and before["margins"]
@@ -179,7 +179,7 @@ def evaluate_once(job: Job, name: str, network: Any) -> dict[str, Any] | None:
 
 def finish(job: Job, training: dict[str, Any], stop: Stop, tracker: Tracker) -> None:
     """Merge, check, evaluate, report; then the run is finished and `latest` points to it."""
-    from train import merge, report
+    from train import merge, report, trainer
 
     stop.check()
     folder, full = job.folder, job.recipe.tuning == "full"
@@ -212,7 +212,7 @@ def finish(job: Job, training: dict[str, Any], stop: Stop, tracker: Tracker) -> 
     for name in (
         "checkpoints",
         "weights",
-        *(f"data/{p.name}" for p in folder.glob("data/cache-*")),
+        *(f"data/{p.name}" for p in folder.glob(f"data/{trainer.CACHE}-*")),
     ):
         shutil.rmtree(folder / name, ignore_errors=True)
     log.info("report: %s", page)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning with TRL, configured from the recipe.
 
-    measured = train(model, tokenizer, prepared, recipe, base, run, stop, callbacks)
+    measured = train(model, tokenizer, rows, validation, recipe, base, run, stop, callbacks)
 
 Rows come as `input_ids` and `labels` (train/data/tokens.py), so what is learned was settled, and
 checked against the template, before this starts.
@@ -19,9 +19,6 @@ from train.model import Base
 from train.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-CACHE = "cache"
-"""Folder beside the rows for what the libraries keep while they train."""
 
 
 def train(
@@ -45,14 +42,10 @@ def train(
         peft_config=adapter.config(model, recipe),
         callbacks=callbacks,
     )
-    trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
-    log.info(
-        "training: %s trainable parameters, %s packs", f"{trainable:,}", len(learner.train_dataset)
-    )
     loaded = model.config._attn_implementation
     try:
         checks = pack_well(learner, model, recipe, base) if recipe.training.packing else {}
-        return {**trainer.fit(learner, recipe, run, stop), "checks": checks}
+        return {**trainer.fit(learner, "packs", recipe, run, stop), "checks": checks}
     finally:
         model.set_attn_implementation(loaded)  # which takes batches of every kind
 
@@ -64,14 +57,14 @@ def pack_well(learner: Any, model: Any, recipe: Recipe, base: Base) -> dict[str,
     each other, or where the recipe's own choice is wrong.
     """
     checks: dict[str, Any] = {}
+    pack = learner.train_dataset[0]
     if base.device == "cpu":
         rows_of_packs.use(model)
         log.info("attention: row by row while training (a pack then costs what its rows cost)")
     else:
-        first = learner.data_collator([learner.train_dataset[0]])
         verdict = attention.probe(
             learner.model,
-            first,
+            learner.data_collator([pack]),
             attention.candidates(base.model_type),
             dtype=base.publish,
             asked=recipe.model.attention,
@@ -80,7 +73,6 @@ def pack_well(learner: Any, model: Any, recipe: Recipe, base: Base) -> dict[str,
         # each process has timed for itself
         chosen = distributed.from_main(verdict.chosen)
         model.set_attn_implementation(chosen)
-    pack = learner.train_dataset[0]
     ends = itertools.accumulate(pack["seq_lengths"])
     difference = packing.check_parity(
         learner.model,
@@ -127,12 +119,8 @@ def trainer_class() -> type[Any]:
 
 
 def tokens(rows: Path) -> Any:
-    """The tokenised rows as TRL takes them, without a second copy where one is there already."""
-    from datasets import load_dataset
-
-    cache = str(rows.parent / f"{CACHE}-{distributed.rank()}")
-    dataset = load_dataset("parquet", data_files=str(rows), split="train", cache_dir=cache)
-    return dataset.select_columns(["input_ids", "labels"])
+    """The tokenised rows as TRL takes them."""
+    return trainer.dataset(rows).select_columns(["input_ids", "labels"])
 
 
 def arguments(recipe: Recipe, base: Base, run: Path, *, parameters: int) -> Any:

@@ -1,6 +1,6 @@
 """What both methods share: arguments that no recipe may get wrong, progress, checkpoints, resume.
 
-    result = fit(trainer, recipe, run, stop)
+    result = fit(trainer, "packs", recipe, run, stop)
 
 The settings that no recipe can change are there because another value trains something else
 without a warning.
@@ -21,6 +21,8 @@ from train.runs import write_json
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+CACHE = "cache"
+"""Folder beside the rows, with the process's rank, for what the libraries keep as they train."""
 LARGE = 1_000_000_000
 """Parameters from which activations are recomputed rather than kept, unless the recipe says."""
 NO_SPACE = ("no space left", "os error 28", "file write failed", "enforce fail at inline_container")
@@ -144,8 +146,16 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def fit(trainer: Any, recipe: Recipe, run: Path, stop: Stop) -> dict[str, Any]:
-    """Train to the end, from the newest complete checkpoint on; what was measured.
+def dataset(rows: Path) -> Any:
+    """A Parquet as the libraries take it, with their copy in a cache that goes with the run."""
+    from datasets import load_dataset
+
+    cache = str(rows.parent / f"{CACHE}-{distributed.rank()}")
+    return load_dataset("parquet", data_files=str(rows), split="train", cache_dir=cache)
+
+
+def fit(trainer: Any, what: str, recipe: Recipe, run: Path, stop: Stop) -> dict[str, Any]:
+    """Train on the `what` of the trainer, from the newest complete checkpoint; what was measured.
 
     Writes `run/history.json`. Raises Interrupted after a checkpoint when asked to stop, and
     MachineError when the disk is full; both leave the newest complete checkpoint as it was.
@@ -156,6 +166,9 @@ def fit(trainer: Any, recipe: Recipe, run: Path, stop: Stop) -> dict[str, Any]:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints.Checkpoints(trainer, recipe, stop))
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    count = len(trainer.train_dataset)
+    log.info("training: %s trainable parameters, %s %s", f"{trainable:,}", count, what)
     folder = run / CHECKPOINTS
     start = checkpoints.newest(folder)
     if start:
@@ -187,9 +200,7 @@ def fit(trainer: Any, recipe: Recipe, run: Path, stop: Stop) -> dict[str, Any]:
     return {
         "steps": result.global_step,
         "kept_step": best or result.global_step,
-        "trainable_parameters": sum(
-            p.numel() for p in trainer.model.parameters() if p.requires_grad
-        ),
+        "trainable_parameters": trainable,
         "seconds": round(time.monotonic() - began, 1),
         "tokens": int(state.num_input_tokens_seen),
         "tokens_per_second": _last(state.log_history, "tokens_per_second"),

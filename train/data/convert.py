@@ -131,10 +131,19 @@ def convert(
 
 def read(parquet: Path) -> Iterator[list[Message]]:
     """The rows' messages, a batch at a time, without the null fields that Parquet adds."""
+    for row in _rows(parquet, ["messages"]):
+        yield row["messages"]
+
+
+def read_pairs(parquet: Path) -> Iterator[dict[str, Any]]:
+    """Each pair as {"messages": […, chosen], "rejected": message}, read in the same way."""
+    yield from _rows(parquet, ["messages", "rejected"])
+
+
+def _rows(parquet: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
-        for batch in file.iter_batches(1024, columns=["messages"]):
-            for row in batch.to_pylist():
-                yield _without_nulls(row)["messages"]
+        for batch in file.iter_batches(1024, columns=columns):
+            yield from map(_without_nulls, batch.to_pylist())
 
 
 def _without_nulls(value: Any) -> Any:
