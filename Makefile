@@ -13,13 +13,15 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
 
 ##@ Local
-.PHONY: local-check local-train local-serve local-stop local-logs ask track
+.PHONY: local-check local-train local-serve watch local-stop local-logs ask track
 local-check: setup ## Check a recipe in seconds, and estimate memory  [RECIPE=…] [GPU=H100]
 	@$(RUN) scripts.local_check
 local-train: setup ## Fine-tune, or go on  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"] [FRESH=1]
 	@$(RUN) scripts.local_train
 local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001]
 	@$(RUN) scripts.local_serve
+watch: setup ## Serve, and take edits of serve/ at once, with the weights where they are  [as local-serve]
+	@$(RUN) scripts.local_serve --watch
 local-stop: setup ## Stop the servers of this checkout
 	@$(RUN) scripts.local_stop
 local-logs: setup ## Show the server's log  [PORT=5001]
@@ -41,13 +43,15 @@ lock: setup ## Compile the locks anew from images/*.in and host.in
 	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
 
 ##@ Bench
-.PHONY: bench bench-train bench-data bench-estimate bench-gpu
+.PHONY: bench bench-train bench-data bench-serve bench-estimate bench-gpu
 bench: runtime ## Measure all of it, side by side with what others use; writes outputs/bench/
 	@$(RUN) bench
 bench-train: runtime ## Training speed against padded batches, trl sft and LLaMA-Factory
 	@$(RUN) bench.train
 bench-data: runtime ## Conversion and tokenisation against pandas, datasets and TRL
 	@$(RUN) bench.data
+bench-serve: runtime ## The server against the seed's score.py, transformers serve, vLLM and llama.cpp
+	@$(RUN) bench.serve
 bench-estimate: runtime ## The memory estimate against measured peaks
 	@$(RUN) bench.estimate
 bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: speed, memory, kernels

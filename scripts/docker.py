@@ -158,10 +158,21 @@ class Compose:
                 give(OUTPUTS, 0)
                 give(CACHE, 0)
 
-    def serve(self, name: str, folder: Path, port: int) -> None:
-        """Start the server on `folder` and wait until it answers."""
+    def serve(self, name: str, folder: Path, port: int, *, watch: bool = False) -> None:
+        """Start the server on `folder` and wait until it answers.
+
+        With `watch` it runs this checkout's serve/ and takes edits of it.
+        """
         self.build("serve")
+        engine = CACHE / "engine"  # what an engine makes of the weights, kept for the next start
+        engine.mkdir(exist_ok=True)
+        if self.as_root:
+            give(engine, IMAGE_USER)
+        files = self.environ["COMPOSE_FILE"].split(os.pathsep)
+        if watch:
+            files.append("docker-compose.watch.yml")
         variables = {
+            "COMPOSE_FILE": os.pathsep.join(files),
             "MODEL_FOLDER": str(folder),
             "MODEL_FOLDER_NAME": folder.name,
             "MODEL_NAME": name,

@@ -67,8 +67,11 @@ class Host:
             env={"HF_HOME": str(CACHE / "huggingface"), **self.environ},
         )
 
-    def serve(self, name: str, folder: Path, port: int) -> None:
-        """Start the server on `folder` in the background and wait until it answers."""
+    def serve(self, name: str, folder: Path, port: int, *, watch: bool = False) -> None:
+        """Start the server on `folder` in the background and wait until it answers.
+
+        With `watch` it takes edits of serve/ while it runs.
+        """
         self.prepare()
         self.stop(port)
         version = CACHE / "azureml-models" / name / "1"
@@ -82,6 +85,8 @@ class Host:
                     **self.environ,
                     "AZUREML_MODEL_DIR": str(version),
                     "SERVE_PORT": str(port),
+                    "SERVE_ENGINE_CACHE": str(CACHE / "engine"),
+                    **({"SERVE_WATCH": "true"} if watch else {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=stream,

@@ -34,6 +34,9 @@ def main() -> None:
         "--runtime", default=flag_default("RUNTIME", "auto"), help="auto, docker or host"
     )
     parser.add_argument(
+        "--watch", action="store_true", help="take edits of serve/ at once, and follow the log"
+    )
+    parser.add_argument(
         "--set", default=flag_default("SET"), help="overrides of the recipe, if it is trained now"
     )
     arguments = parser.parse_args()
@@ -50,11 +53,15 @@ def main() -> None:
     else:
         model = trained(runtime, recipe, arguments.recipe, shlex.split(arguments.set))
     need_memory(model.folder)
-    runtime.serve(model.name, model.folder, port)
+    runtime.serve(model.name, model.folder, port, watch=arguments.watch)
     log = runtime.log(port)
     lines = re.findall(r"serving \S+ \(engine .*", log)
     say(f"{lines[-1] if lines else f'serving {model.name}'} at {address(port)}")
     say(f"try:  {curl(port, sample_request())}")
+    say(f"page: http://127.0.0.1:{port}/playground, and the whole API at /docs")
+    if arguments.watch:
+        say("watching serve/: an edit of request handling is live at once; Ctrl-C ends the log only")
+        runtime.follow(port)
 
 
 def read_port(text: str) -> int:

@@ -1,6 +1,6 @@
 """Start the model server.
 
-    python -m serve          # answers POST /score and GET / on 127.0.0.1:5001
+    python -m serve          # answers on 127.0.0.1:5001: /score, /v1/…, /playground, /docs
     python -m serve --help
 
 Prepares the environment and becomes the Azure ML inference server, in the same process: signals
@@ -27,9 +27,9 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The server's environment; StartupError where what is given cannot work."""
     settings.Settings.from_env(given)  # wrong settings are told before anything is loaded
     env = {name: value for name, value in given.items() if value}
-    root = Path(env.setdefault("AML_APP_ROOT", str(HERE.parent)))
+    root = Path(env.setdefault("AML_APP_ROOT", str(HERE / "api")))  # swagger files
     if not root.is_dir():
-        raise StartupError(f"AML_APP_ROOT={root} is not a folder; unset it to use {HERE.parent}.")
+        raise StartupError(f"AML_APP_ROOT={root} is not a folder; unset it to use {HERE}/api.")
     script = root / env.get("AZUREML_ENTRY_SCRIPT", str(HERE / "score.py"))
     if not script.is_file():
         raise StartupError(

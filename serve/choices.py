@@ -4,16 +4,22 @@ Pure: the machine comes in as a Hardware, the reasons go to the log. An explicit
 be had is an error, never a fallback.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve.engine import Hardware
+from serve.engine import Hardware, environments
 from serve.errors import StartupError
+from serve.model import Model
 from serve.settings import Settings
 
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 """CPU flags of bfloat16 arithmetic; without them it is emulated, and slower than float32."""
 BF16_PAYS_FROM = 100_000_000
 """Parameters. A smaller model is bound by overheads, not memory: it keeps float32's accuracy."""
+OPENVINO_ARCHITECTURES = ("gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3")
+"""Whose greedy tokens equal transformers' (tests/serve/engine/test_openvino_engine.py)."""
+OPENVINO_UP_TO = 4_000_000_000
+"""Parameters. Converting takes a second copy of the weights, in memory and on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +45,46 @@ class Choices:
         return f"(engine {self.engine}, {self.device}, {self.dtype})"
 
 
-def choose(settings: Settings, hardware: Hardware, parameters: int) -> Choices:
+def choose(
+    settings: Settings,
+    hardware: Hardware,
+    model: Model,
+    installed: Callable[[str], bool] = environments.installed,
+) -> Choices:
     """Decide all three; StartupError where an explicit value cannot be had."""
     device = choose_device(settings, hardware)
     return Choices(
-        engine=choose_engine(settings),
+        engine=choose_engine(settings, device.value, model, installed),
         device=device,
-        dtype=choose_dtype(settings, hardware, device.value, parameters),
+        dtype=choose_dtype(settings, hardware, device.value, model.parameters),
     )
 
 
-def choose_engine(settings: Settings) -> Choice:
-    if settings.engine == "auto":
-        return Choice(value="transformers", reason="the only engine installed")
-    return Choice(value=settings.engine, reason="set by SERVE_ENGINE")
+def choose_engine(
+    settings: Settings, device: str, model: Model, installed: Callable[[str], bool]
+) -> Choice:
+    """The fast engine of the device, where it is there and proven; else transformers."""
+    if settings.engine != "auto":
+        if not installed(settings.engine):
+            raise StartupError(
+                f"SERVE_ENGINE={settings.engine} cannot be had: it is not installed here; set auto."
+            )
+        return Choice(value=settings.engine, reason="set by SERVE_ENGINE")
+    fast = "vllm" if device == "cuda" else "openvino"
+    if not installed(fast):
+        return Choice(value="transformers", reason=f"{fast} is not installed here")
+    if fast == "vllm":
+        return Choice(value=fast, reason="the fastest on NVIDIA GPUs")
+    if model.architecture not in OPENVINO_ARCHITECTURES:
+        return Choice(
+            value="transformers", reason=f"{model.architecture} is not proven with openvino"
+        )
+    if model.adapters:
+        return Choice(value="transformers", reason="adapters are chosen by request")
+    if model.parameters > OPENVINO_UP_TO:
+        size = f"{model.parameters / 1e9:.1f}B parameters"
+        return Choice(value="transformers", reason=f"{size} are too many to convert at every start")
+    return Choice(value=fast, reason="the fastest on CPUs")
 
 
 def choose_device(settings: Settings, hardware: Hardware) -> Choice:

@@ -1,30 +1,29 @@
-"""Generated ids → reasoning and final text apart.
+"""Harmony, the format of gpt-oss: generated ids → parts of the answer, as they come.
 
-Harmony (gpt-oss):  <|channel|>analysis<|message|>…<|end|>
-                    <|start|>assistant<|channel|>final<|message|>…<|return|>
-<think> models:     <think>…</think>final
-all others:         everything is final
+    <|channel|>analysis<|message|>…<|end|>
+    <|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{…}<|call|>
+    <|start|>assistant<|channel|>final<|message|>…<|return|>
 
-Split by ids where the model has Harmony's, so that a model writing the letters "<|end|>" ends
-nothing. Whatever a model emits is read without error: no final yet (truncated), no channel,
-markers out of order. It parses no tool calls: text on a channel other than final counts as
-reasoning. Pure; no torch.
+Messages are told apart by ids, so that a model writing the letters "<|end|>" ends nothing. Whatever
+a model emits is read without error: no final yet (truncated), no channel, markers out of order.
+With tools, a message to functions.NAME is a tool call, wherever its header names the recipient.
+All other text on channels other than final is reasoning, and so are preambles: text on commentary
+to nobody, which the format means for the user, but which comes before the answer and not in it.
+Pure; no torch.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from serve.detokenize import Decode, Detokenizer
+from serve.parts import Parts
 
 FINAL = "final"
-OPEN, CLOSE = "<think>", "</think>"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the model said, and what it thought before."""
-
-    output: str
-    reasoning: str | None
-    """None where there was none."""
+FUNCTIONS = "functions."
+TO = "to="
+RECIPIENT = re.compile(rf"(?:^|\s){TO}(\S+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,78 +50,128 @@ class Markers:
         return cls(stops=stops, **known)
 
 
-def split(
-    ids: Sequence[int],
-    read: Callable[[Sequence[int]], str],
-    markers: Markers | None,
-    *,
-    opens_thinking: bool = False,
-) -> Answer:
-    """Reasoning and final text of an answer; `read` decodes ids."""
-    if markers is None:
-        return split_think(read(ids), opens_thinking=opens_thinking)
-    parts = _messages(ids, read, markers)
-    return Answer(
-        output=_join(text for channel, text in parts if channel == FINAL),
-        reasoning=_join(text for channel, text in parts if channel != FINAL) or None,
-    )
+class HarmonyReader:
+    """Reads one answer into `parts`. The prompt ends in `<|start|>assistant`: a header is first."""
 
+    def __init__(self, decode: Decode, markers: Markers, parts: Parts, *, tools: bool) -> None:
+        self.reasoning_tokens = 0
+        """Those of its text; markers and headers are not counted."""
+        self._decode = decode
+        self._markers = markers
+        self._parts = parts
+        self._tools = tools
+        self._marked = {markers.start, markers.end, markers.message, markers.channel}
+        self._marked |= {markers.constrain, *markers.stops}
+        # what ids are part of; bare is before any marker, format follows <|constrain|>
+        self._state: Literal["bare", "role", "channel", "format", "body"] = "bare"
+        self._header: list[int] = []
+        self._bare = ""
+        self._text = Detokenizer(decode)
+        self._goes_to: Literal["output", "reasoning", "tool_call"] | None = "output"
+        self._reset()
 
-def split_think(text: str, *, opens_thinking: bool) -> Answer:
-    """Split at </think>, for text that starts inside the block or opens one."""
-    rest = text.lstrip()
-    if not (opens_thinking or rest.startswith(OPEN)):
-        return Answer(output=text.strip(), reasoning=None)
-    thought, closed, final = rest.removeprefix(OPEN).partition(CLOSE)
-    return Answer(output=final.strip() if closed else "", reasoning=thought.strip() or None)
+    def feed(self, ids: Sequence[int]) -> None:
+        run: list[int] = []
+        for token in ids:
+            if token not in self._marked:
+                run.append(token)
+                continue
+            self._read(run)
+            run = []
+            if self._parts.stopped:
+                return
+            self._mark(token)
+        self._read(run)
 
+    def finish(self, *, complete: bool) -> None:
+        if self._state in ("bare", "body"):
+            self._end_text(complete=complete)
 
-def _messages(
-    ids: Sequence[int], read: Callable[[Sequence[int]], str], markers: Markers
-) -> list[tuple[str, str]]:
-    """(channel, text) in order. The prompt ends in `<|start|>assistant`: a header comes first."""
-    found: list[tuple[str, str]] = []
-    state = (
-        "bare"  # nothing marked yet; then role, channel, format or body: what the ids are part of
-    )
-    seen: list[int] = []
-    role, channel = "assistant", FINAL
+    def _reset(self) -> None:
+        self._role, self._channel = "assistant", FINAL
+        self._recipient: str | None = None
 
-    marked = {markers.start, markers.end, markers.message, markers.channel, *markers.stops}
+    def _read(self, run: list[int]) -> None:
+        """Ids without markers."""
+        if not run:
+            return
+        if self._state in ("role", "channel"):
+            self._header += run
+        elif self._state == "bare":
+            self._read_bare(self._text.feed(run))
+        elif self._state == "body" and self._goes_to is not None:
+            self.reasoning_tokens += len(run) if self._goes_to == "reasoning" else 0
+            self._say(self._text.feed(run))
 
-    for token in (*ids, markers.end):
-        if token == markers.constrain and state == "channel":
-            channel, state = _name(read(seen)), "format"
-            seen.clear()
-        if token not in marked:
-            if token != markers.constrain:
-                seen.append(token)
-            continue
-        text = read(seen).strip()
-        seen.clear()
-        if state == "role" and text:
-            role = text
-        elif state == "channel":
-            channel = _name(text)
-        elif state == "bare" and text.startswith("to="):
-            pass  # a header's recipient
-        elif state in ("bare", "body") and text and role.startswith("assistant"):
-            found.append((channel, text))
-        if token == markers.message:
-            state = "body"
-        elif token == markers.channel:
-            state = "channel"
+    def _read_bare(self, text: str) -> None:
+        """An answer without header, or a header's recipient, as soon as it is clear which."""
+        self._bare += text
+        begun = self._bare.lstrip()[: len(TO)]
+        if not TO.startswith(begun):
+            self._parts.say("output", self._bare)
+            self._bare = ""
+            self._state = "body"
+
+    def _say(self, text: str) -> None:
+        if self._goes_to == "tool_call":
+            self._parts.argue(text)
+        elif self._goes_to is not None:
+            self._parts.say(self._goes_to, text)
+
+    def _mark(self, token: int) -> None:
+        header = self._decode(self._header).strip() if self._header else ""
+        if token == self._markers.constrain:
+            if self._state == "channel":
+                self._name_channel(header)
+                self._header, self._state = [], "format"
+            return
+        if self._state == "role" and header:
+            self._role = header
+            self._address(header)
+        elif self._state == "channel":
+            self._name_channel(header)
+        elif self._state in ("bare", "body"):
+            self._end_text(complete=True)
+        self._header = []
+        if token == self._markers.message:
+            self._begin_text()
+        elif token == self._markers.channel:
+            self._state = "channel"
         else:
-            state = "role"
-            role, channel = "assistant", FINAL
-    return found
+            self._state = "role"
+            self._reset()
 
+    def _name_channel(self, header: str) -> None:
+        """`commentary`, and perhaps a recipient, of "commentary to=functions.x json"."""
+        words = header.lower().split()
+        self._channel = words[0] if words else FINAL
+        self._address(header)
 
-def _name(header: str) -> str:
-    """`analysis` of "analysis", `commentary` of "commentary to=functions.x json"."""
-    words = header.lower().split()
-    return words[0] if words else FINAL
+    def _address(self, header: str) -> None:
+        if found := RECIPIENT.search(header):
+            self._recipient = found[1]
 
+    def _begin_text(self) -> None:
+        self._state = "body"
+        self._text = Detokenizer(self._decode)
+        recipient, self._recipient = self._recipient or "", None
+        name = recipient.removeprefix(FUNCTIONS)
+        if not self._role.startswith("assistant"):
+            self._goes_to = None  # a turn of somebody else, made up
+        elif self._tools and name and name != recipient:
+            self._goes_to = "tool_call"
+            self._parts.call(name)
+        else:
+            self._goes_to = "output" if self._channel == FINAL else "reasoning"
+            self._parts.begin(self._goes_to)
 
-def _join(texts: Iterable[str]) -> str:
-    return "\n\n".join(texts)
+    def _end_text(self, *, complete: bool) -> None:
+        rest = self._text.finish(complete=complete)
+        if self._state == "body":
+            self._say(rest)
+            return
+        bare = (self._bare + rest).strip()
+        if bare.startswith(TO):
+            self._address(bare)
+        else:
+            self._parts.say("output", bare)

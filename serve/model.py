@@ -3,14 +3,15 @@
     SERVE_MODEL set            that folder, or what lies below it
     else AZUREML_MODEL_DIR     searched downwards for a config.json, the same here and on Azure
 
-A folder is a model when its config.json names a model_type; nothing below a model is searched. An
-adapter alone is not a model: training merges it. This loads no weights and knows no torch.
+A folder is a model when its config.json names a model_type; nothing below a model is searched. A
+LoRA adapter is served on its base: either alone, where its adapter_config.json names a base folder
+that is here, or beside the base, by SERVE_ADAPTERS. This loads no weights and knows no torch.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from serve import weights
 from serve.errors import StartupError
 
 HOMEPORT = "homeport.json"
+ADAPTER = "adapter_config.json"
 MAX_DEPTH = 6
 RESERVED = {"conversation", "messages", "tools", "tokenize", "add_generation_prompt", "return_dict"}
 
@@ -47,20 +49,39 @@ class Model:
     """Most tokens of prompt and answer together."""
     parameters: int
     defaults: ModelDefaults
+    tokenizer: Path
+    """Folder of the tokenizer and chat template: the adapter's own, where it has them."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of LoRA adapters, by the name that a request may choose."""
+    default_adapter: str | None = None
+    """For requests that choose none; None is the model itself."""
 
 
-def find(setting: str, environ: Mapping[str, str] = os.environ) -> Model:
+def find(setting: str, environ: Mapping[str, str] = os.environ, *, adapters: str = "") -> Model:
     """The model to serve; StartupError says what was looked at and what was found."""
     if setting:
-        root = _explicit(setting)
+        variable, top = "SERVE_MODEL", Path(setting)
     elif folder := environ.get("AZUREML_MODEL_DIR", "").strip():
-        root = _below(Path(folder), "AZUREML_MODEL_DIR")
+        variable, top = "AZUREML_MODEL_DIR", Path(folder)
     else:
         raise StartupError(
             "no model is named: set SERVE_MODEL to a model folder, or AZUREML_MODEL_DIR to a "
             "folder that holds one."
         )
-    return describe(root)
+    root = _below(top, variable)
+    if (root / ADAPTER).is_file() and not (root / "config.json").is_file():
+        if adapters:
+            raise StartupError(
+                f"{root} is an adapter itself; set SERVE_MODEL to its base to serve several."
+            )
+        return _on_its_base(root)
+    model = describe(root)
+    named = _named_adapters(adapters, top)
+    if model.name in named:
+        raise StartupError(
+            f"SERVE_ADAPTERS names an adapter {model.name}, which is the model; rename it."
+        )
+    return replace(model, adapters=named)
 
 
 def describe(root: Path) -> Model:
@@ -83,19 +104,52 @@ def describe(root: Path) -> Model:
         context=context,
         parameters=weights.count_parameters(root),
         defaults=defaults,
+        tokenizer=root,
     )
 
 
-def _explicit(setting: str) -> Path:
-    if Path(setting).is_dir():
-        return _below(Path(setting), "SERVE_MODEL")
-    raise StartupError(f"SERVE_MODEL={setting} is not a folder; name one that holds a model.")
+def _on_its_base(adapter: Path) -> Model:
+    """A lone adapter, which then is what requests get; its base can be asked for by name."""
+    named = _json_object(adapter / ADAPTER).get("base_model_name_or_path")
+    base = adapter / str(named)  # an absolute one stays what it is
+    if not isinstance(named, str) or not (base / "config.json").is_file():
+        raise StartupError(
+            f"{adapter} is an adapter, and its base {named} is not a folder here; set SERVE_MODEL "
+            f"to the base and SERVE_ADAPTERS=name={adapter}, or serve the merged folder, which "
+            "`python -m train` makes beside it as merged/."
+        )
+    model = describe(base)
+    defaults = _defaults(adapter / HOMEPORT)
+    name = defaults.name or _folder_name(adapter)
+    own = (adapter / "tokenizer.json").is_file()
+    return replace(
+        model,
+        name=model.name if model.name != name else f"{name}-base",
+        defaults=defaults,
+        tokenizer=adapter if own else base,
+        adapters={name: adapter},
+        default_adapter=name,
+    )
+
+
+def _named_adapters(setting: str, top: Path) -> dict[str, Path]:
+    """SERVE_ADAPTERS: `name=folder,name=folder`; a relative folder is looked for below `top`."""
+    found: dict[str, Path] = {}
+    for entry in filter(None, map(str.strip, setting.split(","))):
+        name, equals, folder = entry.partition("=")
+        path = top / folder
+        if not equals or not name or not (path / ADAPTER).is_file():
+            raise StartupError(
+                f"SERVE_ADAPTERS={entry}: write name=folder, of a folder with {ADAPTER}."
+            )
+        found[name] = path
+    return found
 
 
 def _below(top: Path, variable: str) -> Path:
-    """The one model at or below a folder."""
+    """The one model at or below a folder; without one, the one adapter."""
     if not top.is_dir():
-        raise StartupError(f"{variable}={top} is not a folder; mount the model there.")
+        raise StartupError(f"{variable}={top} is not a folder; name one that holds a model.")
     models: list[Path] = []
     adapters: list[Path] = []
     for folder, subfolders, files in os.walk(top, followlinks=True):
@@ -104,7 +158,7 @@ def _below(top: Path, variable: str) -> Path:
         if "config.json" in files and _is_model(here / "config.json"):
             models.append(here)
             subfolders.clear()
-        elif "adapter_config.json" in files:
+        elif ADAPTER in files:
             adapters.append(here)
         if len(here.relative_to(top).parts) >= MAX_DEPTH:
             subfolders.clear()
@@ -115,10 +169,13 @@ def _below(top: Path, variable: str) -> Path:
         raise StartupError(
             f"{variable}={top} holds {len(models)} models; set SERVE_MODEL to one: {listed}"
         )
+    if len(adapters) == 1:
+        return adapters[0]
     if adapters:
+        listed = ", ".join(str(path) for path in adapters)
         raise StartupError(
-            f"{adapters[0]} is an adapter without its base model; serve the merged folder, which "
-            "`python -m train` makes beside it as merged/."
+            f"{variable}={top} holds {len(adapters)} adapters and no model; set SERVE_MODEL to "
+            f"their base and SERVE_ADAPTERS to name=folder of each: {listed}"
         )
     seen = ", ".join(sorted(path.name for path in top.iterdir())[:8]) or "nothing"
     raise StartupError(

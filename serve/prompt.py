@@ -3,12 +3,14 @@
     writer = PromptWriter(load_tokenizer(root), defaults, context=4096)
     prompt = writer.write(request)
 
-The model's own chat template renders the conversation. Text from the request can never become a
-control token: text that the tokenizer would read as one is refused. Text that the template would
-leave out is refused as well. The tokenizer lives here, apart from the engine; nothing here knows
-torch.
+The model's own chat template renders the conversation, tools included, so every engine is shown the
+same ids. Text from a conversation can never become a control token: text that the tokenizer would
+read as one is refused. What the template would leave out is refused as well. A prompt without chat
+template (`text`, `ids`) is shown as it stands. The tokenizer lives here, apart from the engine;
+nothing here knows torch.
 """
 
+import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,10 +20,12 @@ from typing import Any
 
 from serve.errors import RequestError, StartupError
 from serve.model import ModelDefaults
-from serve.request import DEFAULT_MAX_NEW_TOKENS, GenerationRequest
+from serve.request import DEFAULT_MAX_NEW_TOKENS, GenerationRequest, Message
 
 MARKER = re.compile(r"^(<.+>|\[.+\])$")
 """How models write control tokens that their tokenizer does not call special: <think>, [INST]."""
+FINAL_HEADER = "<|channel|>final<|message|>"
+"""What a gpt-oss model writes before its answer; the prompt ends in `<|start|>assistant`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +77,22 @@ class PromptWriter:
 
     def write(self, request: GenerationRequest) -> Prompt:
         """Token ids and budget; RequestError where the model cannot be shown this."""
-        system = system_text(request, self._defaults)
-        with self._lock:
-            for what, text in _texts(request, system):
-                self._refuse_control(what, text)
-            rendered = self._render(request, system)
-            ids = tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        opens = False
+        if request.ids is not None:
+            ids = self._known(request.ids)
+        elif request.text is not None:
+            with self._lock:
+                ids = tuple(self.tokenizer(request.text)["input_ids"])
+        else:
+            system = system_text(request, self._defaults)
+            with self._lock:
+                for what, text in _texts(request, system):
+                    self._refuse_control(what, text)
+                rendered = self._render(request, system)
+                ids = tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+            opens = rendered.rstrip().endswith("<think>")
+        if not ids:
+            raise RequestError(400, "the prompt has no tokens; send some text.", "prompt")
         left = self.context - len(ids)
         wanted = request.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, max(left, 1))
         if wanted > left:
@@ -88,47 +102,78 @@ class PromptWriter:
                 f"{sizes} exceed the model's context of {self.context}; send or ask for less.",
                 "max_new_tokens" if request.max_new_tokens and left > 0 else None,
             )
-        opens = rendered.rstrip().endswith("<think>")
         return Prompt(ids=ids, max_new_tokens=wanted, opens_thinking=opens)
+
+    def open_final(self, prompt: Prompt) -> Prompt:
+        """A Harmony prompt that goes on within the final channel: no reasoning, only the answer."""
+        with self._lock:
+            header = self.tokenizer(FINAL_HEADER, add_special_tokens=False)["input_ids"]
+        budget = min(prompt.max_new_tokens, self.context - len(prompt.ids) - len(header))
+        if budget < 1:
+            raise RequestError(400, f"the prompt fills the model's context of {self.context}.")
+        return Prompt(ids=(*prompt.ids, *header), max_new_tokens=budget, opens_thinking=False)
 
     def read(self, ids: Sequence[int]) -> str:
         """Text of generated ids, control tokens left out."""
         with self._lock:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _render(self, request: GenerationRequest, system: str) -> str:
-        if not self.tokenizer.chat_template:
-            if system or len(request.messages) > 1:
-                what = (
-                    "this model has no chat template, so it takes a lone prompt without system text"
+    def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        size = len(self.tokenizer)
+        for place, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise RequestError(
+                    400, f"prompt[{place}] is {token}; token ids are 0 to {size - 1}.", "prompt"
                 )
-                raise RequestError(400, f"{what}.")
+        return ids
+
+    def _render(self, request: GenerationRequest, system: str) -> str:
+        template = self.tokenizer.chat_template
+        if not template:
+            if system or len(request.messages) > 1 or request.tools:
+                what = "this model has no chat template, so it takes a lone prompt"
+                raise RequestError(400, f"{what} without system text and tools.")
             return request.messages[0].content
+        if request.reasoning_effort and "reasoning_effort" not in template:
+            raise RequestError(
+                400,
+                "this model's chat template knows no reasoning_effort; leave it out.",
+                "reasoning_effort",
+            )
         messages = [{"role": "system", "content": system}] if system else []
-        for message in request.messages:
-            entry = {"role": message.role, "content": message.content}
-            messages.append(entry | ({"thinking": message.thinking} if message.thinking else {}))
+        messages += [_entry(message) for message in request.messages]
+        kwargs = dict(self._defaults.chat_template_kwargs)
+        if request.reasoning_effort:
+            kwargs["reasoning_effort"] = request.reasoning_effort
         from jinja2 import TemplateError
 
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages,
-                add_generation_prompt=True,
-                tokenize=False,
-                **self._defaults.chat_template_kwargs,
+            rendered = str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    tools=list(request.tools) or None,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **kwargs,
+                )
             )
-        except TemplateError as error:
+        except (
+            TemplateError,
+            TypeError,
+        ) as error:  # a schema that the template misreads
             why = str(error).strip() or type(error).__name__
             raise RequestError(
                 400, f"the model's chat template refuses this conversation: {why}"
             ) from error
         for entry in messages:
-            if entry["role"] != "assistant" and entry["content"].strip() not in rendered:
+            if entry["role"] != "assistant" and not _shown(entry["content"], rendered):
                 raise RequestError(
-                    400,
-                    f"the model's chat template leaves out the {entry['role']} text.",
+                    400, f"the model's chat template leaves out the {entry['role']} text."
                 )
-        return str(rendered)
+        for tool in request.tools:
+            if tool["function"]["name"] not in rendered:
+                raise RequestError(400, "this model's chat template knows no tools.", "tools")
+        return rendered
 
     def _refuse_control(self, what: str, text: str) -> None:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -139,6 +184,33 @@ class PromptWriter:
             )
 
 
+def _entry(message: Message) -> dict[str, Any]:
+    """A turn as chat templates take it."""
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        entry["thinking"] = message.thinking
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        entry |= {"name": message.name, "tool_call_id": message.tool_call_id}
+    return entry
+
+
+def _shown(text: str, rendered: str) -> bool:
+    """Whether a text is in the prompt, as it stands or as a JSON string."""
+    text = text.strip()
+    return text in rendered or any(
+        json.dumps(text, ensure_ascii=ascii)[1:-1] in rendered for ascii in (True, False)
+    )
+
+
 def _texts(request: GenerationRequest, system: str) -> Iterator[tuple[str, str]]:
     """Every piece of text that reaches the template, with words for it."""
     yield "the system text", system
@@ -146,3 +218,7 @@ def _texts(request: GenerationRequest, system: str) -> Iterator[tuple[str, str]]
         yield f"the {message.role}'s text", message.content
         if message.thinking:
             yield "the assistant's thinking", message.thinking
+        for call in message.tool_calls:
+            yield "a tool call", f"{call.name} {call.arguments}"
+    for tool in request.tools:
+        yield "a tool", json.dumps(tool, ensure_ascii=False)

@@ -17,9 +17,12 @@ PREFIX = "SERVE_"
 AZURE_REQUEST_SECONDS = 180
 """Azure's maximum of `request_timeout_ms`, in seconds; beyond it the client has its 408 already."""
 
+AS_GIVEN = ("model", "host", "engine_cache", "adapters")
+BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-EngineName = Literal["auto", "transformers"]
+EngineName = Literal["auto", "vllm", "openvino", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +36,25 @@ class Settings:
     dtype: Dtype = "auto"
     """auto is bfloat16 where the hardware computes in it and it pays, else float32."""
     engine: EngineName = "auto"
-    """auto takes the fastest that this image holds."""
+    """auto takes the fastest that is installed and proven for this model and device."""
+    engine_cache: str = ""
+    """Folder that keeps what an engine makes of the weights for the next start; else temporary."""
+    adapters: str = ""
+    """LoRA adapters to serve beside the model, `name=folder` separated by commas."""
     host: str = "127.0.0.1"
     """Address to listen on; a container needs 0.0.0.0, and publishes its port on loopback only."""
     port: int = 5001
     """Port to listen on; Azure's probes and scoring route use 5001."""
     request_seconds: float = 120.0
     """Longest that a request may wait and generate; then it is answered with what there is."""
-    max_concurrent: int = 4
-    """Requests that generate at the same time."""
-    max_queue: int = 16
+    max_concurrent: int = 64
+    """Answers that are generated at the same time."""
+    max_queue: int = 64
     """Requests that wait for a place; one more is answered 429 with Retry-After."""
+    watch: bool = False
+    """true takes edits of request handling while the server runs, and keeps the weights."""
+    log_text: bool = False
+    """true writes prompts and answers into the log of requests."""
 
     def __post_init__(self) -> None:
         for name, choices in (("device", Device), ("dtype", Dtype), ("engine", EngineName)):
@@ -97,7 +108,8 @@ def describe() -> str:
     """The settings as help text, one paragraph each, from the docstrings under the fields."""
     lines = []
     for field, doc in zip(fields(Settings), _field_docs(), strict=True):
-        default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+        default = str(field.default).lower() if type(field.default) is bool else field.default
+        default = f"{default:g}" if isinstance(default, float) else default
         lines.append(f"  {PREFIX}{field.name.upper()} ({default if default != '' else 'unset'})")
         lines += textwrap.wrap(doc, 88, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
@@ -116,7 +128,11 @@ def _field_docs() -> list[str]:
 
 def _convert(name: str, raw: str, kind: type) -> object:
     if kind is str:
-        return raw if name in ("model", "host") else raw.lower()
+        return raw if name in AS_GIVEN else raw.lower()
+    if kind is bool:
+        if raw.lower() in BOOLEANS:
+            return BOOLEANS[raw.lower()]
+        _refuse(name, raw, "true or false")
     try:
         return int(raw) if kind is int else float(raw)
     except ValueError:

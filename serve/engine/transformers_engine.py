@@ -1,196 +1,174 @@
-"""transformers' own `generate`, one call per request, in a small pool of threads.
+"""transformers' own continuous batching behind the Backend contract: reference, and fallback.
 
-The plain engine: right for every architecture that transformers knows, and no faster than one
-stream at a time allows; requests share the weights, not the work. Greedy output is
-`model.generate`'s, token for token. Each generation stops itself between two tokens, at its
-deadline or when it is closed; whoever reads it is released at the deadline even if a long prompt
-is still being read.
+All generations under way are packed into one row per step, over a paged KV cache; each picks its
+tokens by its own settings. Greedy is argmax, as in `model.generate`.
 
-It leaves the global seed alone. On CUDA, `generate` itself switches mixture-of-experts kernels on
-the shared model while decoding; overlapping requests may differ there in the last bits.
+- Memory: a generation starts once the cache can hold its prompt and all of max_new_tokens; until
+  then it waits here, in order. So the cache cannot run out under one that has started.
+- LoRA: a packed row computes with one adapter. Where several are asked for they take turns of
+  TURN_STEPS steps; a generation keeps its cache while it waits for its turn.
+- An architecture that continuous batching refuses, or computes wrongly in a short trial at load,
+  is run one request at a time over its ordinary cache; EngineInfo.attention says so.
+- Penalties for presence and frequency count generated tokens, as OpenAI's; logprobs are the
+  model's own, before temperature and penalties.
+
+It knows no deadlines and no text, and has no grammar for JSON schemas. CUDA graphs are off.
 """
 
-import queue
-import threading
+import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]  # shipped without types
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    StoppingCriteria,
-    StoppingCriteriaList,
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.generation.continuous_batching.utils import (
+    find_head_dim,
+    find_num_key_value_heads,
 )
-from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as transformers_logging
 
-from serve.engine import EngineInfo, EngineSpec, FinishReason, Sampling
+from serve.engine import EngineInfo, EngineSpec, Feature, Piece, Sampling
+from serve.engine.transformers_lanes import Lane, Paged, Run, Serial, forward
+from serve.engine.transformers_picking import Defaults, Picker
 from serve.errors import StartupError
 
+log = logging.getLogger(__name__)
+
+FEATURES: frozenset[Feature] = frozenset(
+    {
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+        "logprobs",
+    }
+)
 EAGER_ONLY = {"gpt_oss"}
 """Architectures whose attention sinks the fused attention of torch does not compute."""
-GRACE_SECONDS = 0.25
-"""Beyond the deadline, for the token that is being computed."""
+STEP_TOKENS = {"sdpa": 512, "eager": 256}
+"""Most tokens in one step: bounds how long a long prompt holds up the others, and for eager
+attention the memory of its weights, one for each head, token and cached token."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is free after loading, for the KV cache and what is computed beside it."""
+CGROUP = Path("/sys/fs/cgroup")
+TURN_STEPS = 16
+TRIAL = ([3, 5, 7, 11, 13, 17, 19], [4, 6, 8])
+TRIAL_TOKENS = 2
+TRIAL_TOLERANCE = 0.5
+"""In log probability. Rounding in bf16 stays well below it; a wrong cache is far beyond."""
 
 
-class _End:
-    """Last in the queue: how it went."""
+class TransformersBackend:
+    """Generations in the order they came: waiting for memory, then under way in the lane."""
 
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-class _Relay(BaseStreamer):  # type: ignore[misc]  # untyped
-    """Passes ids from `generate` to the reader; the first call is the prompt."""
-
-    def __init__(self, out: "queue.SimpleQueue[int | _End]") -> None:
-        self._out = out
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._prompt_seen:
-            for token in value.tolist():
-                self._out.put(token)
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        """The worker says so itself, also after an error."""
-
-
-class _Halt(StoppingCriteria):  # type: ignore[misc]  # untyped
-    """Stops between two tokens, once closed or past the deadline."""
-
-    def __init__(self, deadline: float, closed: threading.Event) -> None:
-        self._deadline = deadline
-        self._closed = closed
-        self.late = False
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.late = time.monotonic() >= self._deadline
-        done = self.late or self._closed.is_set()
-        return torch.full((input_ids.shape[0],), done, dtype=torch.bool, device=input_ids.device)
-
-
-class TransformersGeneration:
-    """One `generate` call under way."""
-
-    def __init__(self, deadline: float, stops: frozenset[int]) -> None:
-        self.out: queue.SimpleQueue[int | _End] = queue.SimpleQueue()
-        self.closed = threading.Event()
-        self.halt = _Halt(deadline, self.closed)
-        self._deadline = deadline
-        self._stops = stops
-        self._last: int | None = None
-        self._reason: FinishReason | None = None
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        return self._reason
-
-    def __iter__(self) -> "TransformersGeneration":
-        return self
-
-    def __next__(self) -> int:
-        if self._reason is not None:
-            raise StopIteration
-        try:
-            wait = self._deadline + GRACE_SECONDS - time.monotonic()
-            item = self.out.get(timeout=max(wait, 0))
-        except queue.Empty:
-            self.closed.set()
-            self._reason = "deadline"
-            raise StopIteration from None
-        if not isinstance(item, _End):
-            self._last = item
-            return item
-        if item.error is not None:
-            self._reason = "cancelled"
-            raise item.error
-        self._reason = self._why()
-        raise StopIteration
-
-    def close(self) -> None:
-        self.closed.set()
-        self._reason = self._reason or "cancelled"
-
-    def _why(self) -> FinishReason:
-        if self._last in self._stops:
-            return "stop"
-        if self.halt.late:
-            return "deadline"
-        return "cancelled" if self.closed.is_set() else "length"
-
-
-class TransformersEngine:
-    """A model in this process."""
-
-    def __init__(self, model: Any, info: EngineInfo, concurrency: int) -> None:
-        self._model = model
-        self._info = info
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="generate")
-        self._open: set[TransformersGeneration] = set()
+    def __init__(
+        self,
+        model: Any,
+        lane: Lane,
+        use: Callable[[str | None], None],
+        spec: EngineSpec,
+        info: EngineInfo,
+    ) -> None:
+        self.info = info
+        self._device = model.device
+        self._lane = lane
         self._defaults = _take_sampling_defaults(model)
         self._stops = _stop_ids(model)
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        self._context = spec.context
+        self._use = use
+        self._adapters = [None, *spec.adapters]
+        self._adapter: str | None = None
+        self._turn = 0
+        self._waiting: deque[Run] = deque()
+        self._running: dict[int, Run] = {}
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+    def add(self, number: int, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+        picker = Picker(sampling, self._defaults, prompt_ids, self._device)
+        run = Run(number, list(prompt_ids), sampling, self._stops | sampling.stop_ids, picker)
+        if not run.prompt or not all(0 <= token < self._vocabulary for token in run.prompt):
+            raise ValueError(f"the prompt must be token ids from 0 to {self._vocabulary - 1}.")
+        if sampling.max_new_tokens < 1 or run.most > self._context:
+            raise ValueError(
+                f"the prompt has {len(run.prompt)} tokens and the answer may have "
+                f"{sampling.max_new_tokens}; both together must fit into {self._context}."
+            )
+        if sampling.adapter not in self._adapters:
+            raise ValueError(f'there is no adapter "{sampling.adapter}".')
+        if sampling.json_schema is not None:
+            raise ValueError("this engine cannot keep an answer to a JSON schema.")
+        self._waiting.append(run)
 
-    def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, deadline: float
-    ) -> TransformersGeneration:
-        generation = TransformersGeneration(deadline, self._stops | sampling.stop_ids)
-        self._open.add(generation)
-        self._pool.submit(self._work, generation, list(prompt_ids), self._config(sampling))
-        return generation
+    def cancel(self, number: int) -> None:
+        self._waiting = deque(run for run in self._waiting if run.number != number)
+        run = self._running.pop(number, None)
+        if run is not None:
+            self._lane.end(run)
+
+    def step(self) -> list[Piece]:
+        taken = sum(self._lane.cost(run.most) for run in self._running.values())
+        while self._waiting:
+            taken += self._lane.cost(self._waiting[0].most)
+            if taken > self._lane.capacity:
+                break
+            run = self._waiting.popleft()
+            self._running[run.number] = run
+            self._lane.start(run)
+        if not self._running:
+            return []
+        self._take_turns()
+        pieces = []
+        for run, piece in self._lane.step():
+            pieces.append(piece)
+            if piece.finish is not None:
+                self._running.pop(run.number)
+                if piece.error is not None:
+                    self._lane.end(run)
+        return pieces
 
     def close(self) -> None:
-        for generation in list(self._open):
-            generation.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()
+        self._running.clear()
+        self._lane.close()
 
-    def _work(
-        self, generation: TransformersGeneration, prompt_ids: list[int], config: GenerationConfig
-    ) -> None:
-        error: BaseException | None = None
-        try:
-            if not generation.closed.is_set():
-                ids = torch.tensor([prompt_ids], device=self._model.device)
-                self._model.generate(
-                    ids,
-                    attention_mask=torch.ones_like(ids),
-                    generation_config=config,
-                    streamer=_Relay(generation.out),
-                    stopping_criteria=StoppingCriteriaList([generation.halt]),
-                )
-        except BaseException as caught:  # raised again in the request's thread
-            error = caught
-        finally:
-            self._open.discard(generation)
-            generation.out.put(_End(error))
-
-    def _config(self, sampling: Sampling) -> GenerationConfig:
-        """A fresh one per request; the model's is never written to after loading."""
-        stops = sorted(self._stops | sampling.stop_ids)
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=sampling.do_sample,
-            eos_token_id=stops or None,
-            pad_token_id=stops[0] if stops else 0,
-        )
-        if sampling.do_sample:
-            config.temperature = sampling.temperature or self._defaults["temperature"] or 1.0
-            config.top_p = sampling.top_p or self._defaults["top_p"] or 1.0
-            config.top_k = self._defaults["top_k"] or 0  # 0 is off; unset would mean 50
-        return config
+    def _take_turns(self) -> None:
+        asked = {run.sampling.adapter for run in self._running.values()}
+        self._turn += 1
+        if asked == {self._adapter} or (self._adapter in asked and self._turn <= TURN_STEPS):
+            return
+        after = self._adapters.index(self._adapter) + 1
+        order = self._adapters[after:] + self._adapters[:after]
+        self._adapter = next(name for name in order if name in asked)
+        self._turn = 1
+        self._lane.switch(self._adapter)
+        self._use(self._adapter)
 
 
-def load(spec: EngineSpec) -> TransformersEngine:
+def load(spec: EngineSpec) -> TransformersBackend:
     """Load safetensors weights from a folder; StartupError where they do not make a whole model."""
     started = time.monotonic()
+    model = _load_model(spec)
+    use = _load_adapters(model, spec)
+    use(None)
+    lane, attention = _choose_lane(model, spec)
+    info = EngineInfo(
+        version=f"transformers {transformers.__version__}",
+        load_seconds=time.monotonic() - started,
+        attention=attention,
+        features=FEATURES | ({"adapters"} if spec.adapters else set()),
+    )
+    return TransformersBackend(model, lane, use, spec, info)
+
+
+def _load_model(spec: EngineSpec) -> Any:
     transformers_logging.disable_progress_bar()
     config = _read_config(spec)
     options: dict[str, Any] = {}
@@ -216,28 +194,159 @@ def load(spec: EngineSpec) -> TransformersEngine:
             names = ", ".join(sorted(str(name) for name in report[what])[:3])
             count = len(report[what])
             raise StartupError(f"{spec.root} is not a whole model: {count} {what}, first {names}.")
-    model.eval()
-    attention = str(model.config._attn_implementation)
-    info = EngineInfo(load_seconds=time.monotonic() - started, attention=attention)
-    return TransformersEngine(model, info, spec.concurrency)
+    return model.eval()
 
 
 def _read_config(spec: EngineSpec) -> Any:
-    from transformers import AutoConfig
-
     try:
         return AutoConfig.from_pretrained(spec.root, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise StartupError(f"{spec.root / 'config.json'} is not usable: {_first(error)}") from error
 
 
-def _take_sampling_defaults(model: Any) -> dict[str, Any]:
-    """The model's own sampling numbers, taken out of its config: greedy requests would warn."""
+def _load_adapters(model: Any, spec: EngineSpec) -> Callable[[str | None], None]:
+    """Put the LoRA layers into the model; what is given back chooses one of them, or none."""
+    if not spec.adapters:
+        return lambda _: None
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise StartupError("LoRA adapters need the package peft; install it.") from error
+    wrapped: Any = None
+    names = {name: f"adapter{i}" for i, name in enumerate(spec.adapters)}  # torch forbids some
+    for name, folder in spec.adapters.items():
+        try:
+            if wrapped is None:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", "Found missing adapter keys")
+                    wrapped = PeftModel.from_pretrained(model, folder, names[name])
+            else:
+                missing = wrapped.load_adapter(folder, names[name]).missing_keys
+                if missing:
+                    raise ValueError(f"Found missing adapter keys: {missing}")
+        except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
+            sentence = f"the adapter in {folder} does not load: {_first(error)[:300]}"
+            raise StartupError(sentence) from error
+    wrapped.eval()
+
+    def use(name: str | None) -> None:
+        if name is None:
+            wrapped.base_model.disable_adapter_layers()
+        else:
+            wrapped.base_model.enable_adapter_layers()
+            wrapped.set_adapter(names[name], inference_mode=True)
+
+    return use
+
+
+def _choose_lane(model: Any, spec: EngineSpec) -> tuple[Lane, str]:
+    """Continuous batching where it computes what the model does, and one by one elsewhere."""
+    attention = str(model.config._attn_implementation)
+    expected = [_alone(model, prompt) for prompt in TRIAL]
+    step_tokens = max(STEP_TOKENS.get(attention, 512), spec.concurrency)
+    try:
+        tokens = _cache_tokens(model, spec, attention, step_tokens)
+        lane = Paged(model, spec, tokens, step_tokens)
+        why = _differs(lane, expected, model.device)
+    except StartupError:
+        raise
+    except MemoryError as error:
+        raise StartupError(f"the KV cache does not fit into memory: {_first(error)}") from error
+    except Exception as error:  # any: the architecture is one that it was not made for
+        why = _first(error)
+    if why is None:
+        return lane, f"paged {attention}"
+    log.warning(
+        "transformers' continuous batching cannot run %s (%s): requests are computed one at a time",
+        model.config.model_type,
+        why,
+    )
+    model.set_attn_implementation(attention)
+    serial = Serial(model, spec.concurrency * spec.context)
+    why = _differs(serial, expected, model.device)
+    if why is not None:
+        raise StartupError(f"transformers cannot serve {model.config.model_type}: {why}.")
+    return serial, f"{attention}, one request at a time"
+
+
+def _cache_tokens(model: Any, spec: EngineSpec, attention: str, step_tokens: int) -> int:
+    """As many tokens as all requests can have together, or as the free memory holds."""
+    config = model.config.get_text_config()
+    number = model.dtype.itemsize
+    kv_heads, head = find_num_key_value_heads(config), find_head_dim(config)
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    kinds = list(getattr(config, "layer_types", None) or ["one"] * layers)
+    spread = layers / min(kinds.count(kind) for kind in kinds)  # tokens, if one kind had all memory
+    weights = 5 * heads * step_tokens * number if attention == "eager" else 0
+    packed = model.device.type != "cpu"  # attention over all requests as one matrix
+    fixed = 0 if packed else weights * spec.context
+    each = number * (
+        2 * layers * kv_heads * head  # the cache
+        + (2 * heads + kv_heads) * head  # one layer's, read back and repeated for all heads
+        + len(set(kinds)) * spread * step_tokens  # masks
+    ) + (weights if packed else 0)
+    free = _free_memory(model.device)
+    wanted = spec.concurrency * spec.context
+    tokens = min(wanted, int((free * MEMORY_SHARE - fixed) / each))
+    if tokens < spec.context:
+        raise StartupError(
+            f"{free / 2**30:.1f} GiB are free and the KV cache may take half of them: room for "
+            f"{max(tokens, 0)} tokens, less than one request of {spec.context}; lower the context."
+        )
+    limit = "for every request in full" if tokens == wanted else f"half of {free / 2**30:.1f} GiB"
+    log.info("KV cache for %d tokens (%s), %.1f KiB each", tokens, limit, each / 2**10)
+    return tokens
+
+
+def _free_memory(device: torch.device) -> int:
+    """In bytes: of the GPU, or of the machine and the container's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        return min(free, limit - int((CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return free
+
+
+def _alone(model: Any, prompt: list[int]) -> list[tuple[int, float]]:
+    """The model's own first tokens, computed without any cache, with their log probabilities."""
+    ids = list(prompt)
+    chosen = []
+    for _ in range(TRIAL_TOKENS):
+        values = forward(model, ids, None)[0].log_softmax(dim=-1)
+        ids.append(int(values.argmax()))
+        chosen.append((ids[-1], float(values[ids[-1]])))
+    return chosen
+
+
+def _differs(lane: Lane, expected: list[list[tuple[int, float]]], device: Any) -> str | None:
+    """Generate the same in this lane, side by side; None where it agrees, else what does not."""
+    defaults = Defaults(temperature=None, top_p=None, top_k=None)
+    sampling = Sampling(max_new_tokens=TRIAL_TOKENS, logprobs=0)
+    for number, prompt in enumerate(TRIAL):
+        picker = Picker(sampling, defaults, prompt, device)
+        lane.start(Run(number, prompt, sampling, frozenset(), picker))
+    got: dict[int, list[tuple[int, float]]] = {number: [] for number in range(len(TRIAL))}
+    while any(len(tokens) < TRIAL_TOKENS for tokens in got.values()):
+        for run, piece in lane.step():
+            if piece.logprobs is None:
+                return "its numbers overflow"
+            got[run.number].append((piece.ids[0], piece.logprobs[0].logprob))
+    for number, tokens in enumerate(expected):
+        for (right, value), (token, logprob) in zip(tokens, got[number], strict=True):
+            if not abs(value - logprob) < TRIAL_TOLERANCE:
+                return "its tokens are not the model's"
+            if token != right:  # as likely as the other; what follows cannot be compared
+                break
+    return None
+
+
+def _take_sampling_defaults(model: Any) -> Defaults:
+    """The model's own sampling numbers."""
     config = model.generation_config
-    taken = {name: getattr(config, name, None) for name in ("temperature", "top_p", "top_k")}
-    for name in (*taken, "do_sample", "max_length", "max_new_tokens"):
-        setattr(config, name, None)
-    return taken
+    return Defaults(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
 
 
 def _stop_ids(model: Any) -> frozenset[int]:

@@ -77,8 +77,9 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     done = run("make")
     targets = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
     assert targets == [
-        *("local-check", "local-train", "local-serve", "local-stop", "local-logs", "ask", "track"),
+        *("local-check", "local-train", "local-serve", "watch", "local-stop", "local-logs"),
+        *("ask", "track"),
         *("test", "check", "lock"),
-        *("bench", "bench-train", "bench-data", "bench-estimate", "bench-gpu"),
+        *("bench", "bench-train", "bench-data", "bench-serve", "bench-estimate", "bench-gpu"),
         *("help", "setup", "runtime", "clean"),
     ]

@@ -111,6 +111,7 @@ def server_env(tiny: Path) -> Callable[..., dict[str, str]]:
 
     def make(**more: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SERVE_", "AZUREML_"))}
-        return {**kept, "AZUREML_MODEL_DIR": str(tiny.parent), **more}
+        own = {"AZUREML_MODEL_DIR": str(tiny.parent), "SERVE_ENGINE": "transformers"}
+        return {**kept, **own, **more}
 
     return make

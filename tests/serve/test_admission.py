@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from serve.admission import Admission
+from serve.admission import Admission, Gone
 from serve.errors import RequestError
 
 
@@ -76,7 +76,7 @@ def test_a_full_line_is_429_with_a_time_to_come_again() -> None:
         assert caught.value.retry_after == 10  # two rounds of the first guess
         assert caught.value.body()["error"] == {
             "code": 429,
-            "message": "the server is full: 1 requests are running and 1 waiting; retry in 10 s.",
+            "message": "the server is full: 1 answers are under way and 1 wait; retry in 10 s.",
             "retry_after": 10,
         }
         leave.set()
@@ -122,3 +122,55 @@ def test_an_error_inside_gives_the_place_back() -> None:
     with pytest.raises(KeyError), gate.enter(soon()):
         raise KeyError
     assert gate.load == (0, 0)
+
+
+def test_a_request_of_many_places_waits_for_all_of_them_and_is_not_overtaken() -> None:
+    gate = Admission(running=3, waiting=5)
+    order: list[str] = []
+
+    def visit(name: str, places: int) -> None:
+        with gate.enter(soon(), places=places):
+            order.append(name)
+
+    with holding(gate, 2) as leave:
+        until(gate, (2, 0))
+        wide = threading.Thread(target=visit, args=("wide", 3))
+        wide.start()
+        until(gate, (2, 1))
+        narrow = threading.Thread(target=visit, args=("narrow", 1))  # a place is free for it
+        narrow.start()
+        until(gate, (2, 2))
+        leave.set()
+        wide.join(5)
+        narrow.join(5)
+    assert order == ["wide", "narrow"]
+    assert gate.load == (0, 0)
+
+
+def test_more_places_than_there_are_is_an_error_of_the_request() -> None:
+    with (
+        pytest.raises(RequestError, match="4 answers at once are more than this server makes"),
+        Admission(running=3, waiting=5).enter(soon(), places=4),
+    ):
+        pass
+
+
+def test_a_client_that_goes_away_leaves_the_line_within_a_second() -> None:
+    gate = Admission(running=1, waiting=5)
+    away = threading.Event()
+    with holding(gate, 1):
+        until(gate, (1, 0))
+        left: list[float] = []
+
+        def wait() -> None:
+            with pytest.raises(Gone), gate.enter(soon(30), gone=away.is_set):
+                pass
+            left.append(time.monotonic())
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        until(gate, (1, 1))
+        away.set()
+        went = time.monotonic()
+        thread.join(5)
+    assert left[0] - went < 1

@@ -100,7 +100,7 @@ def test_a_folder_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
 def test_nothing_named_and_wrong_names_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="set SERVE_MODEL"):
         model.find("", {})
-    assert "is not a folder; mount" in sentence(tmp_path / "absent")
+    assert "is not a folder; name one" in sentence(tmp_path / "absent")
     assert "is not a folder" in sentence(tmp_path, setting="owner/name")
 
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from serve.dialects import ROUTES
 from serve.errors import RequestError
 from serve.model import ModelDefaults
 from serve.prompt import PromptWriter, system_text
-from serve.request import GenerationRequest, Message, parse
+from serve.request import GenerationRequest, Message
 
 DEFAULTS = ModelDefaults(
     reasoning_language="Japanese",
@@ -20,7 +21,9 @@ def ask(**body: Any) -> GenerationRequest:
     import json
 
     body.setdefault("prompt", "hi")
-    return parse(json.dumps(body).encode(), max_new_tokens_limit=4096)
+    (request,) = ROUTES["/score"].parse(json.dumps(body).encode(), context=4096).requests
+    assert isinstance(request, GenerationRequest)
+    return request
 
 
 @pytest.fixture

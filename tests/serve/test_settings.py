@@ -23,11 +23,15 @@ def test_every_variable_arrives() -> None:
         "SERVE_DEVICE": "CPU",
         "SERVE_DTYPE": "float32",
         "SERVE_ENGINE": "transformers",
+        "SERVE_ENGINE_CACHE": "/Cache",
+        "SERVE_ADAPTERS": "A=/a",
         "SERVE_HOST": "0.0.0.0",  # noqa: S104 - what a container sets
         "SERVE_PORT": "80",
         "SERVE_REQUEST_SECONDS": "1.5",
         "SERVE_MAX_CONCURRENT": "2",
         "SERVE_MAX_QUEUE": "0",
+        "SERVE_WATCH": "True",
+        "SERVE_LOG_TEXT": "1",
     }
     assert len(given) == len(fields(Settings))
     assert Settings.from_env(given) == Settings(
@@ -35,11 +39,15 @@ def test_every_variable_arrives() -> None:
         device="cpu",
         dtype="float32",
         engine="transformers",
+        engine_cache="/Cache",
+        adapters="A=/a",
         host="0.0.0.0",  # noqa: S104 - as above
         port=80,
         request_seconds=1.5,
         max_concurrent=2,
         max_queue=0,
+        watch=True,
+        log_text=True,
     )
 
 
@@ -48,7 +56,8 @@ def test_every_variable_arrives() -> None:
     [
         ("SERVE_DEVICE", "gpu"),
         ("SERVE_DTYPE", "int4"),
-        ("SERVE_ENGINE", "vllm"),
+        ("SERVE_ENGINE", "triton"),
+        ("SERVE_WATCH", "maybe"),
         ("SERVE_PORT", "tcp://10.0.0.1:80"),
         ("SERVE_PORT", "0"),
         ("SERVE_REQUEST_SECONDS", "180"),
@@ -93,7 +102,7 @@ def test_the_help_names_every_setting_and_imports_nothing_heavy() -> None:
 
 def test_the_launcher_fills_in_what_is_absent_and_keeps_what_azure_sets(tmp_path: Path) -> None:
     env = environment({})
-    assert env["AML_APP_ROOT"] == str(HERE.parent)
+    assert env["AML_APP_ROOT"] == str(HERE / "api")
     assert env["AZUREML_ENTRY_SCRIPT"] == str(HERE / "score.py")
     assert env["GUNICORN_CMD_ARGS"] == f"-c {HERE / 'gunicorn.conf.py'}"
     assert (env["WORKER_COUNT"], env["APP_INSIGHTS_LOG_RESPONSE_ENABLED"]) == ("1", "false")

@@ -1,0 +1,9 @@
+"""Placeholder until the description is written."""
+
+
+def document() -> dict[str, object]:
+    return {}
+
+
+def docs_page() -> str:
+    return "<!doctype html>"

@@ -1,0 +1,207 @@
+"""Request handling as one object: a Flask request in, a response out. Replaced whole by a reload.
+
+    app = App(kept)
+    response = app.handle(flask.request)
+
+A body is read raw, before any form parsing, so a client that sends no Content-Type is understood;
+and no further than the limit, so a huge one costs no memory. It knows routes and HTTP, and nothing
+of what a body means: that is the dialects'.
+"""
+
+import json
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Response
+from werkzeug.exceptions import BadRequest
+
+from serve import dialects, openapi, requestlog
+from serve.dialects import openai_common
+from serve.dialects.strict_json import MAX_BODY_BYTES, too_large
+from serve.errors import RequestError, StartupError, did_you_mean
+from serve.live import Kept
+from serve.service import Reply, Service, refusal
+
+log = logging.getLogger("azmlinfsrv.serve")
+
+PLAYGROUND = Path(__file__).with_name("playground.html")
+PIECE_BYTES = 64 * 1024
+DISCARD_BYTES = 64 * 1024 * 1024
+"""Of a body over the limit; beyond it the connection is closed in the client's face."""
+STALLED_SECONDS = 10
+"""Without a byte of the body; a stalled client must not keep a thread."""
+JSON = {"Content-Type": "application/json"}
+HTML = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data:; connect-src *; base-uri 'none'; form-action 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Our pages are one file each: they load nothing, and talk to whatever server they are given."""
+
+
+class App:
+    """All routes but those of server.py."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._service = Service(kept)
+        self._pages: dict[str, Callable[[], Response]] = {
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/v1/models": self._models,
+            "/docs": lambda: _page(openapi.docs_page()),
+            "/playground": lambda: _page(PLAYGROUND.read_text(encoding="utf-8")),
+            "/openapi.json": lambda: _json(200, openapi.document()),
+        }
+
+    def handle(self, request: Any) -> Any:
+        """Answer one Flask request."""
+        path = request.path
+        if dialect := dialects.ROUTES.get(path):
+            return self._ask(request, path, dialect)
+        page = self._pages.get(path)
+        if page is None and path.startswith("/v1/models/"):
+            page = lambda: self._model(path.removeprefix("/v1/models/"))  # noqa: E731
+        if page is None:
+            known = (*dialects.ROUTES, *self._pages, "/", "/livez", "/swagger.json")
+            sentence = f"there is nothing at {path[:64]}{did_you_mean(path, known)}"
+            return _json(404, openai_common.error_body(RequestError(404, sentence)))
+        return _only(("GET", "HEAD"), request) or page()
+
+    def warm_up(self) -> float:
+        """Seconds for one token, the first time; StartupError where not even that works."""
+        started = time.monotonic()
+        record = requestlog.Record(request_id="warm-up", route="/score")
+        body = b'{"prompt": "Hello", "max_new_tokens": 1}'
+        reply = self._service.answer(dialects.ROUTES["/score"], body, record, gone=lambda: False)
+        if reply.status != 200 and isinstance(reply.body, bytes):
+            why = json.loads(reply.body)["error"]["message"]
+            raise StartupError(f"the model does not answer a first request: {why}")
+        return time.monotonic() - started
+
+    def _ask(self, request: Any, path: str, dialect: dialects.Dialect) -> Any:
+        if wrong := _only(("POST",), request):
+            return wrong
+        record = requestlog.begin(path)
+        try:
+            body = _read(request)
+        except RequestError as error:
+            if record.finish(error.status, "too_large" if error.status == 413 else "invalid"):
+                self._kept.metrics.observe(record)
+                requestlog.write(record, text=False)
+            return _response(refusal(error, dialect))
+        return _response(self._service.answer(dialect, body, record, gone=_gone(request)))
+
+    def _readyz(self) -> Response:
+        running, waiting = self._kept.admission.load
+        state = self._kept.engine.state
+        body = {
+            "status": state or "ready",
+            "model": self._kept.model.name,
+            "engine": self._kept.engine_name,
+            "running": running,
+            "waiting": waiting,
+            "restarts": self._kept.engine.restarts,
+        }
+        return _json(503 if state else 200, body, {"Retry-After": "5"} if state else {})
+
+    def _metrics(self) -> Response:
+        text, kind = self._kept.metrics.text()
+        return Response(text, 200, {"Content-Type": kind})
+
+    def _models(self) -> Response:
+        context = self._kept.model.context
+        names = self._service.names
+        return _json(
+            200, openai_common.models_body(names, created=self._kept.created, context=context)
+        )
+
+    def _model(self, name: str) -> Response:
+        if name not in self._service.names:
+            known = ", ".join(self._service.names)
+            sentence = f'the model "{name[:64]}" is not served here; known are {known}.'
+            return _json(404, openai_common.error_body(RequestError(404, sentence, "model")))
+        context = self._kept.model.context
+        return _json(
+            200, openai_common.model_body(name, created=self._kept.created, context=context)
+        )
+
+
+def _only(methods: tuple[str, ...], request: Any) -> Response | None:
+    """The answer to another method, OPTIONS among them; None where it is one of these."""
+    if request.method in methods:
+        return None
+    allow = {"Allow": ", ".join((*methods, "OPTIONS"))}
+    if request.method == "OPTIONS":
+        return Response("", 200, allow)
+    sentence = f"{request.path} takes {methods[0]}, not {request.method}."
+    if methods == ("POST",):
+        sentence = f"{request.path} takes POST, not {request.method}; send a JSON object."
+    return _json(405, RequestError(405, sentence).body(), allow)
+
+
+def _read(request: Any) -> bytes:
+    """The raw body, chunked ones included; RequestError 413 or 400 where it cannot be had."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(STALLED_SECONDS)
+    try:
+        body = bytearray()
+        while piece := request.stream.read(PIECE_BYTES):
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                _discard(request.stream)
+                raise too_large()
+        return bytes(body)
+    except (OSError, BadRequest):  # stalled or broken off, as gunicorn and werkzeug say it
+        raise RequestError(400, "the request body did not arrive whole; send it again.") from None
+    finally:
+        if connection is not None:
+            connection.settimeout(None)
+
+
+def _discard(stream: Any) -> None:
+    """Read on for a while: most clients send all they have before they read the refusal."""
+    end = time.monotonic() + STALLED_SECONDS
+    left = DISCARD_BYTES
+    while left > 0 and time.monotonic() < end and (piece := stream.read(PIECE_BYTES)):
+        left -= len(piece)
+
+
+def _gone(request: Any) -> Callable[[], bool]:
+    """Whether the client has closed its side; without a socket to look at, never."""
+    connection = request.environ.get("gunicorn.socket")
+
+    def gone() -> bool:
+        if connection is None:
+            return False
+        try:
+            if not select.select([connection], [], [], 0)[0]:
+                return False
+            return bool(connection.recv(1, socket.MSG_PEEK) == b"")
+        except (OSError, ValueError):  # reset, or closed on our side
+            return True
+
+    return gone
+
+
+def _page(text: str) -> Response:
+    return Response(text.encode(), 200, HTML)
+
+
+def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    text = json.dumps(body, ensure_ascii=False) + "\n"
+    return Response(text.encode("utf-8", "replace"), status, {**JSON, **(headers or {})})
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, {**JSON, **reply.headers})

@@ -1,0 +1,55 @@
+"""The inference server's side of the routes: those beside /score, and what they say while loading.
+
+    GET /         the probe: 503 until the weights are loaded, then 200 as long as the server runs
+    GET /livez    200 as long as the server runs
+    GET /readyz   200 when the next request will be answered, else 503 and why
+
+Everything else goes to request handling (routes.py), which may be replaced between two requests.
+Flask takes no new routes once it serves, so one rule stands for all of them.
+"""
+
+import json
+from typing import Any
+
+import flask
+
+from serve import live
+from serve.errors import RequestError
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+LOADING_RETRY_SECONDS = 5
+
+
+def add_routes() -> None:
+    """In init(), before the server registers its blueprint."""
+    from azureml_inference_server_http.server import routes  # made anew for each app
+
+    blueprint = routes.main_blueprint
+    blueprint.before_request(_probe_while_loading)
+    blueprint.add_url_rule(
+        "/<path:path>",
+        "homeport",
+        lambda path: handle(flask.request),
+        methods=METHODS,
+        provide_automatic_options=False,
+    )
+
+
+def handle(request: Any) -> Any:
+    """Answer one Flask request."""
+    if request.path == "/livez":
+        return flask.Response("alive\n", 200, {"Content-Type": "text/plain"})
+    app = live.app()
+    return _loading() if app is None else app.handle(request)
+
+
+def _probe_while_loading() -> Any:
+    return _loading() if flask.request.path == "/" and live.app() is None else None
+
+
+def _loading() -> flask.Response:
+    sentence = f"the model is loading, {live.loading_seconds():.0f} s so far; retry in a while."
+    error = RequestError(503, sentence, retry_after=LOADING_RETRY_SECONDS)
+    headers = {"Content-Type": "application/json", "Retry-After": str(error.retry_after)}
+    body = {"status": "loading", **error.body()}
+    return flask.Response(json.dumps(body).encode() + b"\n", 503, headers)

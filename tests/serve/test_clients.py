@@ -1,0 +1,75 @@
+"""The server as the clients that people use see it: openai, LangChain, schemathesis."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import clients
+from tests.serve.test_server import Env, Server, running
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent / "clients"
+
+
+@pytest.fixture(scope="module")
+def server(server_env: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(server_env(), tmp_path_factory.mktemp("log") / "server.log") as made:
+        yield made
+
+
+def run(script: str, server: Server) -> Any:
+    url = f"http://127.0.0.1:{server.port}"
+    done = subprocess.run(
+        [clients.python(), str(HERE / script), url], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_the_openai_package_gets_whole_and_streamed_answers_and_its_own_errors(
+    server: Server,
+) -> None:
+    got = run("openai_client.py", server)
+    assert got["whole"]
+    assert got["streamed"] == got["whole"]
+    assert got["finish_reason"] == "length"
+    assert got["usage"][0] == got["logprobs"] == 24
+    assert got["several"] == 3
+    assert got["piece"] == got["texts"][1]
+    assert got["errors"]["no such model"][:2] == ["NotFoundError", "model"]
+    assert got["errors"]["a wrong field"][:2] == ["BadRequestError", "max_tokns"]
+    assert "exceed the model's context of 4096" in got["errors"]["too much"][2]
+
+
+def test_langchain_gets_whole_and_streamed_answers(server: Server) -> None:
+    got = run("langchain_client.py", server)
+    assert got["whole"]
+    assert got["streamed"] == got["whole"]
+    assert got["tokens"] == 24
+
+
+def test_the_catalogues_form_is_answered_at_score(server: Server) -> None:
+    asked = [{"role": "user", "content": "hello"}]
+    given = {"input_string": asked, "parameters": {"max_new_tokens": 8, "do_sample": False}}
+    status, body, _ = server.score(input_data=given)
+    own = server.score(messages=asked, max_new_tokens=8)[1]
+    assert (status, body["output"]) == (200, own["output"])
+
+
+@pytest.mark.parametrize("version", ["3"])
+def test_schemathesis_finds_no_server_error_and_no_reply_that_is_not_described(
+    server: Server, version: str, tmp_path: Path
+) -> None:
+    """Examples, edge cases and random bodies from the description; answers are held against it."""
+    url = f"http://127.0.0.1:{server.port}"
+    command = [str(Path(clients.python()).parent / "schemathesis"), "run"]
+    command += [f"{url}/swagger.json?version={version}", "--url", url]
+    command += ["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"]
+    command += ["--max-examples", "40", "--request-timeout", "60", "--seed", "7", "--no-color"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-6000:]
