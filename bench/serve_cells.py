@@ -73,6 +73,8 @@ def cell(
     failed = [answer["error"] for answer in answers if answer["error"]]
     if failed:
         raise CellError(f"{len(failed)} of {len(answers)} requests failed, first: {failed[0]}")
+    if len(answers) != len(asked):
+        raise CellError(f"{len(asked) - len(answers)} of {len(asked)} requests were not reached")
     got = sorted((answer["prompt_tokens"], answer["new_tokens"]) for answer in answers)
     for is_, should in zip(got, sorted(asked), strict=True):
         if is_ != should:

@@ -87,9 +87,8 @@ class Reader:
 
     def finish(self, *, complete: bool) -> list[Delta]:
         """The rest. Not `complete`: the answer was cut off, so half a character is dropped."""
-        if not self.stopped:
-            self._format.finish(complete=complete)
-            self._parts.close()
+        self._format.finish(complete=complete)
+        self._parts.close()
         return self._parts.take()
 
     @property

@@ -9,6 +9,7 @@ Flask takes no new routes once it serves, so one rule stands for all of them.
 """
 
 import json
+import logging
 from typing import Any
 
 import flask
@@ -22,6 +23,8 @@ LOADING_RETRY_SECONDS = 5
 
 def add_routes() -> None:
     """In init(), before the server registers its blueprint."""
+    logging.getLogger("azmlinfsrv").addFilter(_not_of_a_request)
+    logging.getLogger("gunicorn.access").disabled = True
     from azureml_inference_server_http.server import routes  # made anew for each app
 
     blueprint = routes.main_blueprint
@@ -41,6 +44,11 @@ def handle(request: Any) -> Any:
         return flask.Response("alive\n", 200, {"Content-Type": "text/plain"})
     app = live.app()
     return _loading() if app is None else app.handle(request)
+
+
+def _not_of_a_request(record: logging.LogRecord) -> bool:
+    """The server's own three lines per request say less than ours and cost more."""
+    return record.module != "routes" or record.levelno > logging.INFO or record.name != "azmlinfsrv"
 
 
 def _probe_while_loading() -> Any:

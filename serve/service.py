@@ -203,9 +203,10 @@ class Service:
         if not asked:
             return []
         with ExitStack() as stack:
-            running = self._started(stack, asked, record, deadline, gone)
-            # Woken by each token only where a stop text may end the answer early.
-            for _ in running.deltas(whole=not any(one.request.stop for one in asked)):
+            # A stop text may end an answer early, so there the tokens are looked at as they come.
+            whole = not any(one.request.stop for one in asked)
+            running = self._started(stack, asked, record, deadline, gone, whole=whole)
+            for _ in running.deltas():
                 pass
         return running.completions(record, self._kept)
 
@@ -219,7 +220,7 @@ class Service:
     ) -> Reply:
         good = [one for one in asked if isinstance(one, Asked)]
         with ExitStack() as stack:
-            running = self._started(stack, good, record, deadline, gone)
+            running = self._started(stack, good, record, deadline, gone, whole=False)
             held = stack.pop_all()  # the stream gives the places back
         head = Head(
             id=record.request_id or uuid.uuid4().hex,
@@ -238,7 +239,7 @@ class Service:
         try:
             yield from map(_event, events.begin())
             quiet = time.monotonic()
-            for answer, deltas in running.deltas(whole=False):
+            for answer, deltas in running.deltas():
                 if answer is not None:
                     for delta in deltas:
                         yield from map(_event, events.delta(answer.index, delta))
@@ -269,14 +270,16 @@ class Service:
         record: Record,
         deadline: float,
         gone: Callable[[], bool],
+        *,
+        whole: bool,
     ) -> "Running":
         """Wait for the places, then start every answer; leaving the stack gives all back."""
         places = sum(one.request.n for one in asked)
         record.queued = record.queued or time.monotonic()
         stack.enter_context(self._kept.admission.enter(deadline, places=places, gone=gone))
         record.admitted = record.admitted or time.monotonic()
-        session = stack.enter_context(self._kept.engine.session())
-        running = Running(session, asked, record, self._kept.metrics, gone)
+        session = stack.enter_context(self._kept.engine.session(whole=whole))
+        running = Running(session, asked, record, self._kept.metrics, gone, whole=whole)
         index = itertools.count()
         for one in asked:
             for number in range(one.request.n):
@@ -344,7 +347,10 @@ class Running:
         record: Record,
         metrics: Metrics,
         gone: Callable[[], bool],
+        *,
+        whole: bool,
     ) -> None:
+        self._whole = whole
         self._session = session
         self._metrics = metrics
         self._asked = asked
@@ -356,17 +362,17 @@ class Running:
         number = self._session.start(asked.shown.ids, sampling, deadline=deadline)
         self._answers[number] = answer
 
-    def deltas(self, *, whole: bool) -> Iterator[tuple[Answer | None, list[Delta]]]:
+    def deltas(self) -> Iterator[tuple[Answer | None, list[Delta]]]:
         """What is new of which answer, until all are whole; (None, []) where nothing is.
 
         Raises EngineError, and Gone when the client has left.
         """
         looked = time.monotonic()
         while self._session.running:
-            pieces = self._session.take(LOOK_SECONDS, whole=whole)
+            pieces = self._session.take(LOOK_SECONDS)
             for piece in pieces:
                 answer = self._answers[piece.id]
-                self._count(len(piece.ids), whole=whole)
+                self._count(len(piece.ids))
                 deltas = answer.feed(piece)
                 if answer.finish_reason is not None and piece.id in self._session.running:
                     self._session.cancel(piece.id)  # a stop text was found
@@ -378,8 +384,8 @@ class Running:
                 if self._gone():
                     raise Gone
 
-    def _count(self, tokens: int, *, whole: bool) -> None:
-        if not whole:
+    def _count(self, tokens: int) -> None:
+        if not self._whole:
             self._record.took(tokens)
             self._metrics.progress(self._record)
             return

@@ -74,7 +74,7 @@ class ThinkingReader:
             self._calls.finish()
 
     def _read(self, run: list[int]) -> None:
-        if not run or self._parts.stopped:
+        if not run:
             return
         if self._state == "final":
             self._finally(self._detokenizer.feed(run))

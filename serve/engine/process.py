@@ -65,6 +65,8 @@ class Loop:
         self._backend = backend
         self._deadlines: dict[int, float] = {}
         """Of the generations under way, on time.monotonic's clock."""
+        self._whole: dict[int, Piece] = {}
+        """What there is so far of those that are wanted whole."""
         self._last_beat = 0.0
 
     def run(self) -> None:
@@ -79,11 +81,9 @@ class Loop:
             pieces += self._obey(json.loads(self._connection.recv_bytes()))
             wait = 0.0
         if self._deadlines:
-            pieces += [piece for piece in self._backend.step() if piece.id in self._deadlines]
-            for piece in pieces:
-                if piece.finish or piece.error:
-                    self._deadlines.pop(piece.id, None)
-            pieces += self._late()
+            for piece in [*self._backend.step(), *self._late()]:
+                if piece.id in self._deadlines and (piece := self._kept_back(piece)):
+                    pieces.append(piece)
         if pieces:
             _send(self._connection, {"pieces": [_packed(piece) for piece in pieces]})
         now = time.monotonic()
@@ -94,6 +94,7 @@ class Loop:
     def _obey(self, message: dict[str, Any]) -> list[Piece]:
         if "cancel" in message:
             number = message["cancel"]
+            self._whole.pop(number, None)
             if self._deadlines.pop(number, None) is not None:
                 self._backend.cancel(number)
             return []
@@ -105,13 +106,27 @@ class Loop:
         except ValueError as error:
             return [Piece(id=number, error=str(error))]
         self._deadlines[number] = message["deadline"]
+        if message["whole"]:
+            self._whole[number] = Piece(id=number)
         return []
+
+    def _kept_back(self, piece: Piece) -> Piece | None:
+        """What of it is to be sent now: the piece, or all there is, or nothing yet."""
+        over = bool(piece.finish or piece.error)
+        if over:
+            del self._deadlines[piece.id]
+        held = self._whole.get(piece.id)
+        if held is None:
+            return piece
+        if held.first is None and piece.ids:
+            held.first = time.monotonic()
+        held.add(piece)
+        return self._whole.pop(piece.id) if over else None
 
     def _late(self) -> list[Piece]:
         now = time.monotonic()
         late = [number for number, deadline in self._deadlines.items() if now >= deadline]
         for number in late:
-            del self._deadlines[number]
             self._backend.cancel(number)
         return [Piece(id=number, finish="deadline") for number in late]
 
@@ -134,20 +149,20 @@ def spec_from(message: dict[str, Any]) -> EngineSpec:
 
 def unpacked(packed: list[Any]) -> Piece:
     """A piece out of a {"pieces": …} message."""
-    number, ids, finish, error, logprobs = packed
+    number, ids, finish, error, first, logprobs = packed
     values = None
     if logprobs is not None:
         values = [
             Logprob(logprob=own, top=tuple((i, value) for i, value in top)) for own, top in logprobs
         ]
-    return Piece(id=number, ids=ids, finish=finish, error=error, logprobs=values)
+    return Piece(id=number, ids=ids, finish=finish, error=error, first=first, logprobs=values)
 
 
 def _packed(piece: Piece) -> list[Any]:
     logprobs = None
     if piece.logprobs is not None:
         logprobs = [[value.logprob, value.top] for value in piece.logprobs]
-    return [piece.id, piece.ids, piece.finish, piece.error, logprobs]
+    return [piece.id, piece.ids, piece.finish, piece.error, piece.first, logprobs]
 
 
 def _send(connection: Connection, message: dict[str, Any]) -> None:

@@ -73,8 +73,8 @@ class Supervisor:
     def pid(self) -> int:
         return self._process.pid
 
-    def session(self) -> "RemoteSession":
-        return RemoteSession(self)
+    def session(self, *, whole: bool = False) -> "RemoteSession":
+        return RemoteSession(self, whole=whole)
 
     def close(self) -> None:
         """End the process; what runs fails."""
@@ -93,6 +93,7 @@ class Supervisor:
             "ids": list(ids),
             "sampling": asdict(sampling) | {"stop_ids": sorted(sampling.stop_ids)},
             "deadline": deadline,
+            "whole": session.whole,
         }
         with self._lock:
             if self._state:
@@ -212,13 +213,13 @@ class Supervisor:
 class RemoteSession:
     """The generations of one request; used by that request's thread, filled by the supervisor's."""
 
-    def __init__(self, engine: Supervisor) -> None:
+    def __init__(self, engine: Supervisor, *, whole: bool) -> None:
+        self.whole = whole
         self._engine = engine
         self._changed = threading.Condition()
         self._pieces: dict[int, Piece] = {}
         self._deadlines: dict[int, float] = {}
         self._error: EngineError | None = None
-        self._whole = False
         self.first_token: float | None = None
 
     @property
@@ -230,14 +231,14 @@ class RemoteSession:
         self._deadlines[number] = deadline
         return number
 
-    def take(self, timeout: float, *, whole: bool = False) -> list[Piece]:
+    def take(self, timeout: float) -> list[Piece]:
         with self._changed:
-            self._whole = whole
-            self._changed.wait_for(self._any, timeout)
+            if not self._pieces and self._error is None:
+                self._changed.wait(timeout)
             if self._error is not None:
                 raise self._error
-            ended = [n for n, piece in self._pieces.items() if self._counts(piece)]
-            pieces = [self._pieces.pop(number) for number in ended]
+            taken, self._pieces = self._pieces, {}
+        pieces = list(taken.values())
         pieces = [piece for piece in pieces if piece.id in self._deadlines]  # not the cancelled
         for piece in pieces:
             if piece.error is not None:
@@ -260,31 +261,20 @@ class RemoteSession:
             self.cancel(number)
 
     def put(self, piece: Piece) -> None:
-        """In the supervisor's thread. Who waits for whole answers is not woken by each token."""
+        """In the supervisor's thread."""
         if self.first_token is None and piece.ids:
-            self.first_token = time.monotonic()
+            self.first_token = piece.first or time.monotonic()
         with self._changed:
-            held = self._pieces.get(piece.id)
-            if held is None:
-                self._pieces[piece.id] = piece
+            if held := self._pieces.get(piece.id):
+                held.add(piece)
             else:
-                held.ids += piece.ids
-                held.finish, held.error = piece.finish, piece.error
-                if held.logprobs is not None and piece.logprobs is not None:
-                    held.logprobs += piece.logprobs
-            if self._counts(piece):
-                self._changed.notify()
+                self._pieces[piece.id] = piece
+            self._changed.notify()
 
     def fail(self, error: EngineError) -> None:
         with self._changed:
             self._error = error
             self._changed.notify()
-
-    def _any(self) -> bool:
-        return self._error is not None or any(map(self._counts, self._pieces.values()))
-
-    def _counts(self, piece: Piece) -> bool:
-        return bool(not self._whole or piece.finish or piece.error)
 
     def _late(self) -> list[Piece]:
         """The end of generations of which the engine should long have said that they are over."""

@@ -32,7 +32,7 @@ MAX_LOGPROBS = 20
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has memory layouts for."""
 IDLE_SECONDS = 0.001
-"""Wait after a step that gave nothing, such as one in which a JSON schema is still being prepared."""
+"""Wait after a step that gave nothing: a JSON schema may still be in preparation."""
 FEATURES: frozenset[Feature] = frozenset(
     (
         "top_k",
@@ -93,12 +93,12 @@ class VllmBackend:
             adapter = self._adapters.get(sampling.adapter)
             if adapter is None:
                 raise ValueError(f"There is no adapter {sampling.adapter!r} in this engine.")
-        self._engine.add_request(
-            str(number),
-            TokensPrompt(prompt_token_ids=list(prompt_ids)),
-            self._params(sampling),
-            lora_request=adapter,
-        )
+        prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
+        try:
+            params = self._params(sampling)
+            self._engine.add_request(str(number), prompt, params, lora_request=adapter)
+        except ValueError as error:
+            raise ValueError(str(error.args[0])) from error  # without vLLM's own field names
         self._tops[number] = sampling.logprobs or 0
 
     def cancel(self, number: int) -> None:
@@ -169,6 +169,8 @@ def load(spec: EngineSpec) -> VllmBackend:
         )
     try:
         engine = LLMEngine.from_engine_args(_arguments(spec))
+    except StartupError:
+        raise
     except Exception as error:  # vLLM's own, torch's, pydantic's and safetensors' have no one base
         raise StartupError(f"the model in {spec.root} does not load: {_first(error)}") from error
     return VllmBackend(engine, spec, started)
@@ -196,7 +198,13 @@ def _arguments(spec: EngineSpec) -> Any:
         arguments.max_lora_rank = _rank(spec.adapters)
     if spec.device == "cpu":
         arguments.enforce_eager = True  # compiling needs a C++ compiler and takes a minute
-        arguments.kv_cache_memory_bytes = _kv_bytes(arguments.create_model_config(), spec)
+        model = arguments.create_model_config()
+        if spec.adapters and model.get_num_experts():
+            raise StartupError(
+                "on a CPU, vLLM puts no adapters on a mixture of experts; merge the adapter into its "
+                "base or choose another engine."
+            )
+        arguments.kv_cache_memory_bytes = _kv_bytes(model, spec)
     return arguments
 
 

@@ -42,15 +42,16 @@ class FakeEngine:
         self.pieces = [Piece(id=0, ids=list(ids[cut : cut + at_once])) for cut in cuts]
         self.pieces.append(Piece(id=0, finish=finish))
 
-    def session(self) -> "FakeSession":
-        return FakeSession(self)
+    def session(self, *, whole: bool = False) -> "FakeSession":
+        return FakeSession(self, whole)
 
     def close(self) -> None:
         pass
 
 
 class FakeSession:
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeEngine, whole: bool) -> None:
+        self._whole = whole
         self._engine = engine
         self._left: dict[int, list[Piece]] = {}
         self.first_token: float | None = None
@@ -67,7 +68,7 @@ class FakeSession:
         self._left[number] = list(self._engine.pieces)
         return number
 
-    def take(self, timeout: float, *, whole: bool = False) -> list[Piece]:
+    def take(self, timeout: float) -> list[Piece]:
         if not self._engine.hold.wait(timeout):
             return []
         self.first_token = self.first_token or time.monotonic()
@@ -77,7 +78,7 @@ class FakeSession:
             while True:
                 piece = left.pop(0)
                 ids += piece.ids
-                if not whole or piece.finish:
+                if not self._whole or piece.finish:
                     break
             if piece.error is not None:
                 raise EngineError(piece.error)

@@ -134,6 +134,8 @@ def test_the_recipient_holds_for_one_message_and_calls_are_counted() -> None:
     said = reader(ids(f"{text}<|start|>assistant<|channel|>commentary<|message|>aside"), tools=True)
     assert [(c.name, c.arguments) for c in said.tool_calls] == [("f", "1"), ("g", "")]
     assert said.reasoning == "why\n\naside"
+    said = reader(ids("to=functions.f<|message|>1<|message|>aside"), tools=True)
+    assert ([c.arguments for c in said.tool_calls], said.output) == (["1"], "aside")
 
 
 def test_messages_to_tools_other_than_functions_are_reasoning() -> None:

@@ -61,6 +61,8 @@ class Scripted:
     ready: list[int] = field(default_factory=lambda: [200])
     """Statuses of /readyz, one a call; the last one stays."""
     cors: bool = False
+    paths: list[str] = field(default_factory=list)
+    """Of the questions; `bodies` and `keys` (Authorization) go with them."""
     bodies: list[bytes] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
@@ -125,7 +127,7 @@ def handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
                 )
             elif self.path == "/readyz":
                 status = scripted.ready.pop(0) if len(scripted.ready) > 1 else scripted.ready[0]
-                waiting = {"error": {"message": "the model is still loading.", "retry_after": 1}}
+                waiting = {"status": "loading", "error": {"message": "…", "retry_after": 1}}
                 self.json(status, {"engine": "transformers"} if status == 200 else waiting)
             elif self.path == "/v1/models":
                 self.json(200, {"object": "list", "data": [{"id": scripted.model}]})
@@ -133,6 +135,7 @@ def handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
                 self.json(404, {"error": {"message": f"{self.path} is not here."}})
 
         def do_POST(self) -> None:
+            scripted.paths.append(self.path)
             scripted.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             scripted.keys.append(self.headers["Authorization"])
             if isinstance(scripted.script, Refusal):
@@ -249,7 +252,7 @@ def test_a_server_that_loads_is_waited_for(page: Page, server: Scripted, seen: S
     expect(page.get_by_role("status")).to_have_text("Ready · transformers")
     server.ready[:] = [503, 503, 200]
     page.reload()
-    expect(page.get_by_role("status")).to_have_text("the model is still loading.")
+    expect(page.get_by_role("status")).to_contain_text("The model is loading")
     expect(page.get_by_role("status")).to_have_text("Ready · transformers")
     assert [error for error in seen.errors if "503" not in error] == []
     seen.errors.clear()
@@ -552,6 +555,24 @@ def test_a_target_that_does_not_allow_this_origin_is_explained(
     expect(page.locator(".text").first).to_have_text("はい。")
     assert all("CORS" in error or "ERR_FAILED" in error for error in seen.errors)
     seen.errors.clear()
+
+
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        ("/", "/v1/chat/completions"),
+        ("/v1", "/v1/chat/completions"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/score", "/score"),
+    ],
+)
+def test_a_base_url_may_end_at_the_server_at_v1_or_at_the_route(
+    page: Page, server: Scripted, base: str, path: str
+) -> None:
+    page.get_by_label("Base URL").first.fill(server.url + base)
+    ask(page)
+    expect(page.locator(".text")).to_have_text("はい。")
+    assert server.paths == [path]
 
 
 @pytest.mark.parametrize(

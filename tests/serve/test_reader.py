@@ -82,6 +82,18 @@ def test_after_a_stop_text_nothing_more_is_taken() -> None:
     assert (reader.output, reader.tool_calls) == ("so", ())
 
 
+def test_reasoning_after_a_stop_text_is_not_counted(tokenizer: Any) -> None:
+    text = (
+        "<|channel|>final<|message|>so END<|end|><|start|>assistant<|channel|>analysis<|message|>a"
+    )
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for size in (1, 1000):
+        markers = Markers.of(tokenizer.get_vocab())
+        reader = Reader(decode=tokenizer.decode, markers=markers, stop=("END",))
+        feed(reader, ids, size)
+        assert said(reader) == ("so", None, [], 0, True)
+
+
 def test_a_stop_text_in_arguments_of_a_call_stops_nothing() -> None:
     reader = Reader(decode=read, markers=None, stop=("END",), tools=True)
     feed(reader, letters('<tool_call>{"name": "f", "arguments": {"a": "END"}}</tool_call>'), 3)

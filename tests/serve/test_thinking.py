@@ -94,7 +94,7 @@ MISTRAL = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": "]"}}, {"name": "g", "
         (HERMES, "", [("f", '{"city": "東京", "n": [1]}')]),
         (HERMES.removesuffix("</tool_call>"), "", [("f", '{"city": "東京", "n": [1]}')]),
         (f"so\n{HERMES}\n{HERMES}\n", "so", [("f", '{"city": "東京", "n": [1]}')] * 2),
-        (f"so\n{HERMES}\nmore", "so\n\nmore", [("f", '{"city": "東京", "n": [1]}')]),
+        (f"so{HERMES}more", "so\n\nmore", [("f", '{"city": "東京", "n": [1]}')]),
         (MISTRAL, "", [("f", '{"a": "]"}'), ("g", "{}")]),
         (f"{MISTRAL} so", "so", [("f", '{"a": "]"}'), ("g", "{}")]),
         ("<tool_call>[1]</tool_call> so", "<tool_call>[1]</tool_call> so", []),

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from dialects.talk import CALL, CALLED, TOOL, USER, ask, only, refused
+from serve.dialects import Json
 from serve.request import Called, Message
+from tests.serve.dialects.talk import CALL, CALLED, TOOL, USER, ask, only, refused
 
 CHAT = "/v1/chat/completions"
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "2"}
@@ -167,7 +168,7 @@ def test_a_list_of_tools_out_of_shape_is_refused(tools: Any, field: str) -> None
 
 
 def test_both_names_of_reasoning_may_come_back_as_replies_carry_them() -> None:
-    turn = {
+    turn: Json = {
         "role": "assistant",
         "content": "yes",
         "reasoning": "Hm.",

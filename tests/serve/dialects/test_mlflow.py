@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from dialects.talk import CONTEXT, USER, ask, choice, completion, only, refused
 from serve.dialects import Json
 from serve.request import GenerationRequest, Message
+from tests.serve.dialects.talk import CONTEXT, USER, ask, choice, completion, only, refused
 
 SCORE = "/score"
 SAMPLE = {"temperature": 0.6, "top_p": 0.9, "do_sample": True, "max_new_tokens": 64}

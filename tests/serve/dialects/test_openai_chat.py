@@ -4,11 +4,22 @@ from typing import Any
 
 import pytest
 
-from dialects.talk import CONTEXT, HEAD, TOOL, USER, ask, choice, completion, only, refused, stream
 from serve.answer import Choice
 from serve.dialects import ROUTES, Json, model_body, models_body
 from serve.errors import RequestError
 from serve.request import GenerationRequest, Message
+from tests.serve.dialects.talk import (
+    CONTEXT,
+    HEAD,
+    TOOL,
+    USER,
+    ask,
+    choice,
+    completion,
+    only,
+    refused,
+    stream,
+)
 
 CHAT = "/v1/chat/completions"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from dialects.talk import CONTEXT, HEAD, ask, choice, completion, only, refused, stream
 from serve.dialects import ROUTES, Json
 from serve.request import GenerationRequest
+from tests.serve.dialects.talk import CONTEXT, HEAD, ask, choice, completion, only, refused, stream
 
 ROUTE = "/v1/completions"
 

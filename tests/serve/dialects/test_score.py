@@ -4,10 +4,20 @@ from typing import Any
 
 import pytest
 
-from dialects.talk import HEAD, TOOL, USER, ask, choice, completion, only, refused, stream
 from serve.answer import Choice
 from serve.errors import RequestError
 from serve.request import GenerationRequest, Message
+from tests.serve.dialects.talk import (
+    HEAD,
+    TOOL,
+    USER,
+    ask,
+    choice,
+    completion,
+    only,
+    refused,
+    stream,
+)
 
 SCORE = "/score"
 WHOLE = {

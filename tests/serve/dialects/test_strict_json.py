@@ -2,8 +2,8 @@
 
 import pytest
 
-from dialects.talk import ask, refused
 from serve.dialects import MAX_BODY_BYTES, ROUTES
+from tests.serve.dialects.talk import ask, refused
 
 pytestmark = pytest.mark.parametrize("route", ROUTES)
 REST = {

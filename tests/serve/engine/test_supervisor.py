@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serve.engine import EngineError, EngineSpec, Sampling, supervisor
-from serve.engine.supervisor import RemoteSession, Supervisor
+from serve.engine.supervisor import Supervisor
 from serve.errors import StartupError
 from tests.serve.engine import toy
 
@@ -35,9 +35,12 @@ def engine() -> Iterator[Supervisor]:
     made.close()
 
 
-def whole(session: RemoteSession, last: int, sampling: Sampling = TEN) -> list[int]:
-    session.start([last], sampling, deadline=time.monotonic() + 30)
-    (piece,) = session.take(30, whole=True)
+def whole(engine: Supervisor, last: int, sampling: Sampling = TEN) -> list[int]:
+    with engine.session(whole=True) as session:
+        session.start([last], sampling, deadline=time.monotonic() + 30)
+        (piece,) = session.take(30)
+        assert not session.running
+        assert session.first_token
     return piece.ids
 
 
@@ -60,10 +63,8 @@ def test_tokens_come_as_they_are_made_and_end_with_a_reason(engine: Supervisor) 
 
 
 def test_a_whole_answer_is_one_piece_and_a_stop_id_is_part_of_it(engine: Supervisor) -> None:
-    with engine.session() as session:
-        assert whole(session, 1) == list(range(2, 12))
-        assert whole(session, 1, Sampling(max_new_tokens=10, stop_ids=frozenset([4]))) == [2, 3, 4]
-        assert not session.running
+    assert whole(engine, 1) == list(range(2, 12))
+    assert whole(engine, 1, Sampling(max_new_tokens=10, stop_ids=frozenset([4]))) == [2, 3, 4]
 
 
 def test_generations_of_one_session_and_of_many_do_not_mix(engine: Supervisor) -> None:
@@ -90,9 +91,9 @@ def test_generations_of_one_session_and_of_many_do_not_mix(engine: Supervisor) -
 
 
 def test_a_deadline_ends_a_generation_with_what_there_is(engine: Supervisor) -> None:
-    with engine.session() as session:
+    with engine.session(whole=True) as session:
         session.start([0], Sampling(max_new_tokens=9999), deadline=time.monotonic() + 0.3)
-        (piece,) = session.take(10, whole=True)
+        (piece,) = session.take(10)
     assert piece.finish == "deadline"
     assert 0 < len(piece.ids) < 60
 
@@ -104,16 +105,16 @@ def test_a_cancelled_generation_is_not_heard_of_again(engine: Supervisor) -> Non
         session.cancel(number)
         assert not session.running
         assert session.take(0.1) == []
-        assert whole(session, 7) == list(range(8, 18))
+    assert whole(engine, 7) == list(range(8, 18))
 
 
 def test_a_refused_generation_fails_alone(engine: Supervisor) -> None:
-    with engine.session() as good, engine.session() as bad:
+    with engine.session(whole=True) as good, engine.session() as bad:
         good.start([0], TEN, deadline=time.monotonic() + 30)
         bad.start([toy.REFUSE], TEN, deadline=time.monotonic() + 30)
         with pytest.raises(EngineError, match="not this one"):
             bad.take(10)
-        assert good.take(10, whole=True)[0].finish == "length"
+        assert good.take(10)[0].finish == "length"
     assert engine.restarts == 0
 
 
@@ -139,8 +140,7 @@ def test_a_dead_process_fails_what_runs_and_the_next_request_is_answered(
             with pytest.raises(EngineError, match="is starting again"):
                 session.start([0], TEN, deadline=time.monotonic() + 30)
     until(lambda: not engine.state)
-    with engine.session() as session:
-        assert whole(session, 1) == list(range(2, 12))
+    assert whole(engine, 1) == list(range(2, 12))
     assert engine.restarts == 1
     assert engine.pid != first
 
