@@ -128,7 +128,11 @@ def measure(side: Side, model: Path, loads: list[Load], number: int, found: Foun
     if isinstance(prefix, str):
         raise UnavailableError(prefix)
     port = free_port()
-    argv, more = side.command(prefix, model, port, SLOTS)
+    try:
+        argv, more = side.command(prefix, model, port, SLOTS)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        raise UnavailableError(said[-1] if said else str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
         with Watched(argv, environment(more), Path(folder) / "log") as server:
             first = Prompts(MODEL / "words.json", seed=0).make(64, 1)

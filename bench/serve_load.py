@@ -96,6 +96,11 @@ class Exchange:
             return True
         return False
 
+    def fail(self) -> None:
+        """Reset or refused: it is over, with what there is."""
+        self.ended = time.perf_counter()
+        self._keep = False
+
     def kept(self) -> socket.socket | None:
         """The connection for the next request, or None where the server closes it."""
         if self._keep:
@@ -197,8 +202,8 @@ def _loop(
                         continue
                     if not exchange.receive():
                         continue
-                except OSError:  # reset or refused: whole, with nothing in it
-                    exchange.ended = time.perf_counter()
+                except OSError:
+                    exchange.fail()
                 stop(exchange)
                 if exchange is probe:
                     probe.socket.close()
@@ -213,7 +218,7 @@ def _loop(
                     under_way.add(start(exchange.request, None))
                     continue
                 done.append(exchange)
-                connection = exchange.kept() if exchange.raw else None
+                connection = exchange.kept()
                 if waiting:
                     under_way.add(start(waiting.popleft(), connection))
                 elif connection:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.rivals import seed_score, transformers_serve
+from bench.rivals import llama_cpp_server, seed_score, transformers_serve, vllm_server
 from bench.serve_inputs import Prompt
 
 OURS = "homeport"
@@ -68,7 +68,6 @@ def _score(prompt: Prompt, model: Path) -> Ask:
 
 
 def _chat(prompt: Prompt, model: Path, *, stream: bool) -> Ask:
-    # greedy is what both sides that are asked so do unless told otherwise
     body: dict[str, object] = {
         "model": str(model),
         "messages": _messages(prompt),
@@ -160,7 +159,7 @@ def _docker(cache: Path) -> list[str] | str:
     return ["docker"] if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
-RIVALS: tuple[Side, ...] = (
+RIVALS = (
     Side(
         name=SEED,
         prepare=seed_score.prepare,
@@ -178,28 +177,18 @@ RIVALS: tuple[Side, ...] = (
         whole=lambda prompt, model: _chat(prompt, model, stream=False),
         streamed=lambda prompt, model: _chat(prompt, model, stream=True),
     ),
+    Side(
+        name=VLLM,
+        prepare=vllm_server.prepare,
+        command=vllm_server.command,
+        whole=lambda prompt, model: _completion(prompt, model, stream=False),
+        streamed=lambda prompt, model: _completion(prompt, model, stream=True),
+    ),
+    Side(
+        name=LLAMA_CPP,
+        prepare=llama_cpp_server.prepare,
+        command=llama_cpp_server.command,
+        whole=lambda prompt, model: _completion(prompt, model, stream=False),
+        streamed=lambda prompt, model: _completion(prompt, model, stream=True),
+    ),
 )
-
-
-def _more() -> tuple[Side, ...]:
-    import importlib
-
-    found = []
-    for name, module in ((VLLM, "vllm_server"), (LLAMA_CPP, "llama_cpp_server")):
-        try:
-            rival = importlib.import_module(f"bench.rivals.{module}")
-        except ImportError:
-            continue
-        found.append(
-            Side(
-                name=name,
-                prepare=rival.prepare,
-                command=rival.command,
-                whole=lambda prompt, model: _completion(prompt, model, stream=False),
-                streamed=lambda prompt, model: _completion(prompt, model, stream=True),
-            )
-        )
-    return tuple(found)
-
-
-RIVALS += _more()

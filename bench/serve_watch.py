@@ -81,6 +81,20 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+def _runs(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def _gone(pids: Iterable[int]) -> bool:
+    """Whether all of them end within two seconds."""
+    end = time.monotonic() + 2
+    while any(map(_runs, pids)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 class Watched:
     """A process that is started, watched and ended together with its descendants."""
 
@@ -121,12 +135,10 @@ class Watched:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        end = time.monotonic() + 2
-        while any(_stat(pid) for pid in pids) and time.monotonic() < end:
-            time.sleep(0.1)
-        for pid in pids:
-            if _stat(pid):
+        if not _gone(pids):
+            for pid in filter(_runs, pids):
                 os.kill(pid, signal.SIGKILL)
+            _gone(pids)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()

@@ -219,7 +219,8 @@ def inputs(service: str, environ: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name in ("DEVICE", "BASE_IMAGE", "TORCH_INDEX"):
         digest.update(f"{name}={environ.get(f'HOMEPORT_{name}', '')}\n".encode())
-    images = [ROOT / "images" / name for name in ("Dockerfile", "torch.txt", f"{service}.txt")]
+    locks = ("torch.txt", f"{service}.txt", *(["openvino.txt"] if service == "serve" else []))
+    images = [ROOT / "images" / name for name in ("Dockerfile", *locks)]
     folders = [ROOT / name for name in CODE[service]]
     code = (p for folder in folders for p in folder.rglob("*") if "__pycache__" not in p.parts)
     for path in sorted([*images, *(p for p in code if p.is_file())]):

@@ -80,6 +80,8 @@ def ensure_runtime(device: str) -> None:
         pip(["--index-url", index] if index else [], f"torch=={version}")
         stamp("torch").write_text(f"{version} {device}")
     install("runtime", [ROOT / "images/train.txt", ROOT / "images/serve.txt"])
+    if device == "cpu":
+        install("openvino", [ROOT / "images/openvino.txt"])
 
 
 def torch_version() -> str:

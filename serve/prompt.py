@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serve import detokenize
 from serve.errors import RequestError, StartupError
 from serve.model import ModelDefaults
 from serve.request import DEFAULT_MAX_NEW_TOKENS, GenerationRequest, Message
@@ -71,6 +72,7 @@ class PromptWriter:
         self.context = context
         self._defaults = defaults
         self._lock = threading.Lock()  # a tokenizer's Rust half refuses two threads at once
+        self._byte_level = detokenize.is_byte_level(tokenizer)
         added = tokenizer.added_tokens_decoder.items()
         self._control = {i for i, t in added if t.special or MARKER.match(t.content)}
         self._control.discard(tokenizer.unk_token_id)  # what any unknown letter becomes
@@ -116,7 +118,17 @@ class PromptWriter:
     def read(self, ids: Sequence[int]) -> str:
         """Text of generated ids, control tokens left out."""
         with self._lock:
-            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+            text = self.tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        return str(text)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each token by itself, for logprobs; control tokens by their names."""
+        with self._lock:
+            piece = self.tokenizer.convert_ids_to_tokens
+            texts = detokenize.token_texts(ids, piece, byte_level=self._byte_level)
+        return [text.text for text in texts]
 
     def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         size = len(self.tokenizer)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from serve import detokenize, harmony, prompt, requestlog, thinking
+from serve import harmony, prompt, requestlog, thinking
 from serve.admission import Gone
 from serve.answer import Choice, Completion, Delta
 from serve.answering import Answer
@@ -69,7 +69,6 @@ class Service:
         model = kept.model
         self._writer = prompt.PromptWriter(kept.tokenizer, model.defaults, context=model.context)
         self._markers = harmony.Markers.of(kept.tokenizer.get_vocab())
-        self._byte_level = detokenize.is_byte_level(kept.tokenizer)
         self._hidden = thinking.hidden_markers(kept.tokenizer.added_tokens_decoder)
         eos = kept.tokenizer.eos_token_id
         self._stop_ids = self._markers.stops if self._markers else frozenset()
@@ -287,15 +286,10 @@ class Service:
                     index=next(index),
                     reader=self._reader(one),
                     stop_ids=self._stop_ids,
-                    texts=self._texts,
+                    texts=self._writer.token_texts,
                 )
                 running.start(one, answer, self._sampling(one, number), deadline)
         return running
-
-    def _texts(self, ids: Sequence[int]) -> list[str]:
-        piece = self._kept.tokenizer.convert_ids_to_tokens
-        texts = detokenize.token_texts(ids, piece, byte_level=self._byte_level)
-        return [one.text for one in texts]
 
     def _sampling(self, asked: Asked, number: int) -> Sampling:
         request = asked.request

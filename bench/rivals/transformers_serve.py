@@ -22,7 +22,7 @@ def prepare(cache: Path) -> list[str] | str:
         return [str(python)]
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    excluded = folder.with_suffix(".excluded.txt")
+    excluded = folder.with_name(f"{folder.name}.excluded.txt")
     excluded.write_text("torch\n", encoding="utf-8")
     uv = str(Path(sys.executable).with_name("uv"))
     install = ["pip", "install", "--quiet", "--python", str(python), "--excludes", str(excluded)]

@@ -3,12 +3,13 @@
     python -m serve.engine.openvino_convert ROOT bfloat16 CONTEXT TARGET
     # TARGET/openvino_model.xml, openvino_model.bin and facts.json
 
-transformers' own modules are traced, so that rotary embeddings, norms and experts are theirs. Three
-things are put in their place: attention becomes one operation per layer, in the very form that
-OpenVINO GenAI turns into paged attention (keys and values in a state, the sliding window as a mask it
-recognises, attention sinks as sixth input); masks become no more than the window's size; experts are
-all computed and weighted, which OpenVINO fuses again to the chosen ones. `check_convertible` refuses
-what that would get wrong. Weights keep their precision; nothing is quantised.
+transformers' own modules are traced, so that rotary embeddings, norms and experts are theirs.
+Three things are put in their place: attention becomes one operation per layer, in the very form
+that OpenVINO GenAI turns into paged attention (keys and values in a state, the sliding window as a
+mask it recognises, attention sinks as sixth input); masks become no more than the window's size;
+experts are all computed and weighted, which OpenVINO fuses again to the chosen ones.
+`check_convertible` refuses what that would get wrong. Weights keep their precision; nothing is
+quantised.
 """
 
 import json

@@ -145,7 +145,7 @@ class Model:
             config.top_k = int(_first_of(sampling.top_k, own("top_k"), 0))
             # GenAI wants less than 1, which leaves the likeliest token alone just as well
             config.min_p = min(_first_of(sampling.min_p, 0.0), 0.999999)
-            seed = random.getrandbits(32) if sampling.seed is None else sampling.seed  # noqa: S311
+            seed = random.getrandbits(32) if sampling.seed is None else sampling.seed
             config.rng_seed = seed % 2**32
         return config
 

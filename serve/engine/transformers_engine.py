@@ -101,6 +101,8 @@ class TransformersBackend:
                 f"the prompt has {len(run.prompt)} tokens and the answer may have "
                 f"{sampling.max_new_tokens}; both together must fit into {self._context}."
             )
+        if self._lane.cost(run.most) > self._lane.capacity:
+            raise ValueError(f"the KV cache has no room for {run.most} tokens; ask for fewer.")
         if sampling.adapter not in self._adapters:
             raise ValueError(f'there is no adapter "{sampling.adapter}".')
         if sampling.json_schema is not None:

@@ -254,8 +254,10 @@ def _attend_by_request(model: Any) -> None:
     at 64 requests that takes most of a step on a CPU.
     """
     packed = str(model.config._attn_implementation)
-    eager = sys.modules[type(model).__module__].eager_attention_forward
-    usual = eager if packed == "paged|eager" else ALL_ATTENTION_FUNCTIONS[packed]
+    if packed == "paged|eager":
+        usual = sys.modules[type(model).__module__].eager_attention_forward
+    else:
+        usual = ALL_ATTENTION_FUNCTIONS[packed]
 
     def attend(
         module: Any,

@@ -201,8 +201,8 @@ def _arguments(spec: EngineSpec) -> Any:
         model = arguments.create_model_config()
         if spec.adapters and model.get_num_experts():
             raise StartupError(
-                "on a CPU, vLLM puts no adapters on a mixture of experts; merge the adapter into its "
-                "base or choose another engine."
+                "on a CPU, vLLM puts no adapters on a mixture of experts; merge the adapter into "
+                "its base or choose another engine."
             )
         arguments.kv_cache_memory_bytes = _kv_bytes(model, spec)
     return arguments

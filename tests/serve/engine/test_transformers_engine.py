@@ -122,6 +122,16 @@ def test_long_requests_that_do_not_fit_together_wait_and_all_answer_right(
         assert 6 * taken > backend._lane.capacity >= taken
 
 
+def test_what_the_cache_can_never_hold_is_refused_and_does_not_wait_for_ever(
+    folder: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_engine, "_cache_tokens", lambda *_: 320)
+    with closing(load(spec(folder("llama")))) as backend:
+        with pytest.raises(ValueError, match="no room for 322 tokens; ask for fewer"):
+            backend.add(1, PROMPT, Sampling(max_new_tokens=316))
+        assert len(run(backend, (PROMPT, Sampling(max_new_tokens=314)))[0]) == 314
+
+
 def test_the_cache_takes_no_more_than_its_share_of_the_memory(
     folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,13 +133,18 @@ def mistral(folders: dict[str, Path]) -> Any:
 
 def run_all(engine: Supervisor, asked: Sequence[tuple[list[int], Sampling]]) -> list[Piece]:
     """All at the same time; each as one piece, in this order."""
-    ended: dict[int, Piece] = {}
+    answers: dict[int, Piece] = {}
     with engine.session() as session:
         deadline = time.monotonic() + 120
         numbers = [session.start(prompt, how, deadline=deadline) for prompt, how in asked]
         while session.running:
-            ended |= {piece.id: piece for piece in session.take(60, whole=True)}
-    return [ended[number] for number in numbers]
+            for piece in session.take(60):
+                answer = answers.setdefault(piece.id, Piece(id=piece.id))
+                answer.ids += piece.ids
+                answer.finish = piece.finish
+                if piece.logprobs is not None:
+                    answer.logprobs = [*(answer.logprobs or ()), *piece.logprobs]
+    return [answers[number] for number in numbers]
 
 
 def run(engine: Supervisor, prompt: list[int] = PROMPT, **sampling: Any) -> Piece:
