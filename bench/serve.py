@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import serve_watch
@@ -87,31 +88,16 @@ def main() -> int:
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
     engine = asked.engine or ("openvino" if environments.installed("openvino") else "transformers")
-    made, _ = child("bench.serve_inputs", [str(MODEL)], environment({}))
-    model, weight_bytes = Path(made["model"]).absolute(), int(made["weight_bytes"])
     sides: list[Side | None] = [ours(engine, MODEL, container=asked.container), None, *RIVALS]
     chosen = [side for side in sides if _wanted(side.name if side else BARE, asked.only)]
     loads = [Load(shape=JUDGED, callers=int(callers)) for callers in asked.callers.split(",")]
-    loads += [
-        Load(shape=MIXED, callers=load.callers) for load in loads if load.callers == JUDGED_CALLERS
-    ]
-    again = [load for load in loads if load.callers == JUDGED_CALLERS and load.shape == JUDGED]
+    again = [load for load in loads if load.callers == JUDGED_CALLERS]
+    loads += [Load(shape=MIXED, callers=load.callers) for load in again]
+    made, _ = child("bench.serve_inputs", [str(MODEL)], environment({}))
+    weight_bytes = int(made["weight_bytes"])
     found = Found()
     for number, wanted in enumerate([loads, again][: asked.rounds]):
-        for side in chosen:
-            name = side.name if side else BARE
-            if name in found.left_out:
-                continue
-            read, _ = child("bench.serve_bandwidth", [str(weight_bytes)], environment({}))
-            found.bandwidths.append(read["bytes_per_second"])
-            try:
-                if side is None:
-                    measure_bare(engine, model, wanted, number, found)
-                else:
-                    measure(side, model, wanted, number, found)
-            except (UnavailableError, CellError, ChildError) as error:
-                found.left_out[name] = str(error)
-                say(f"{name}: left out: {error}")
+        compare(chosen, engine, wanted, number, weight_bytes, found)
     best = max(found.bandwidths)
     print(grid(list(found.cells.values()), best, weight_bytes))
     for name, why in found.left_out.items():
@@ -119,10 +105,36 @@ def main() -> int:
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     write_json(OUTPUTS / "serve-cells.json", [dataclasses.asdict(c) for c in found.cells.values()])
     finish("serve", report(found.cells, found.peaks, best, weight_bytes))
-    return 0
+    return 1 if OURS in found.left_out else 0
 
 
-def measure(side: Side, model: Path, loads: list[Load], number: int, found: Found) -> None:
+def compare(
+    sides: Sequence[Side | None],
+    engine: str,
+    loads: Sequence[Load],
+    number: int,
+    weight_bytes: int,
+    found: Found,
+) -> None:
+    """One after the other, and the machine's bandwidth before each; None is the bare engine."""
+    model = (MODEL / "model").absolute()
+    for side in sides:
+        name = side.name if side else BARE
+        if name in found.left_out:
+            continue
+        read, _ = child("bench.serve_bandwidth", [str(weight_bytes)], environment({}))
+        found.bandwidths.append(read["bytes_per_second"])
+        try:
+            if side is None:
+                measure_bare(engine, model, loads, number, found)
+            else:
+                measure(side, model, loads, number, found)
+        except (UnavailableError, CellError, ChildError) as error:
+            found.left_out[name] = str(error)
+            say(f"{name}: left out: {error}")
+
+
+def measure(side: Side, model: Path, loads: Sequence[Load], number: int, found: Found) -> None:
     """Start one server, put every load on it, end it."""
     prefix = side.prepare(CACHE)
     if isinstance(prefix, str):
@@ -179,7 +191,9 @@ def _one(
     return cell(side.name, load, streamed=streamed, measured=measured, asked=asked)
 
 
-def measure_bare(engine: str, model: Path, loads: list[Load], number: int, found: Found) -> None:
+def measure_bare(
+    engine: str, model: Path, loads: Sequence[Load], number: int, found: Found
+) -> None:
     """The same for the engine on its own; one run gives speed, latency and first tokens."""
     python = environments.python(engine)
     if not python.is_file():

@@ -174,7 +174,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     make(folder)
     weights = (folder / "model" / "model.safetensors").stat().st_size
-    print(json.dumps({"model": str(folder / "model"), "weight_bytes": weights}))
+    print(json.dumps({"weight_bytes": weights}))
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ class Compose:
 def inputs(service: str, environ: Mapping[str, str]) -> str:
     """Hash of all that the service's image is built from: files, their names, and arguments."""
     digest = hashlib.sha256()
-    for name in ("DEVICE", "BASE_IMAGE", "TORCH_INDEX"):
+    for name in ("DEVICE", "BASE_IMAGE", "TORCH_INDEX", "VLLM"):
         digest.update(f"{name}={environ.get(f'HOMEPORT_{name}', '')}\n".encode())
     locks = ("torch.txt", f"{service}.txt", *(["openvino.txt"] if service == "serve" else []))
     images = [ROOT / "images" / name for name in ("Dockerfile", *locks)]

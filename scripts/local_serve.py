@@ -60,7 +60,7 @@ def main() -> None:
     say(f"try:  {curl(port, sample_request())}")
     say(f"page: http://127.0.0.1:{port}/playground, and the whole API at /docs")
     if arguments.watch:
-        say("watching serve/: an edit of request handling is live at once; Ctrl-C ends the log only")
+        say("watching serve/: an edit of request handling is live at once; Ctrl-C ends the log")
         runtime.follow(port)
 
 

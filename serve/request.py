@@ -37,7 +37,7 @@ class Message:
 
     role: Role
     content: str
-    """May be empty only beside tool calls."""
+    """May be empty only beside tool calls, and as a tool's result."""
     thinking: str | None = None
     """Reasoning of an assistant turn; the chat template decides whether later turns see it."""
     tool_calls: tuple[Called, ...] = ()

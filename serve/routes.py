@@ -14,13 +14,12 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from flask import Response
 from werkzeug.exceptions import BadRequest
 
-from serve import dialects, openapi, requestlog
+from serve import dialects, openapi, pages, requestlog
 from serve.dialects import openai_common
 from serve.dialects.strict_json import MAX_BODY_BYTES, too_large
 from serve.errors import RequestError, StartupError, did_you_mean
@@ -29,23 +28,12 @@ from serve.service import Reply, Service, refusal
 
 log = logging.getLogger("azmlinfsrv.serve")
 
-PLAYGROUND = Path(__file__).with_name("playground.html")
 PIECE_BYTES = 64 * 1024
 DISCARD_BYTES = 64 * 1024 * 1024
 """Of a body over the limit; beyond it the connection is closed in the client's face."""
 STALLED_SECONDS = 10
 """Without a byte of the body; a stalled client must not keep a thread."""
 JSON = {"Content-Type": "application/json"}
-HTML = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-        "img-src data:; connect-src *; base-uri 'none'; form-action 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-"""Our pages are one file each: they load nothing, and talk to whatever server they are given."""
 
 
 class App:
@@ -59,7 +47,7 @@ class App:
             "/metrics": self._metrics,
             "/v1/models": self._models,
             "/docs": lambda: _page(openapi.docs_page()),
-            "/playground": lambda: _page(PLAYGROUND.read_text(encoding="utf-8")),
+            "/playground": lambda: _page(pages.playground()),
             "/openapi.json": lambda: _json(200, openapi.document()),
         }
 
@@ -195,7 +183,7 @@ def _gone(request: Any) -> Callable[[], bool]:
 
 
 def _page(text: str) -> Response:
-    return Response(text.encode(), 200, HTML)
+    return Response(text.encode(), 200, pages.headers(text))
 
 
 def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:

@@ -14,7 +14,7 @@ from typing import Any
 
 import flask
 
-from serve import live
+from serve import live, pages
 from serve.errors import RequestError
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -43,6 +43,9 @@ def handle(request: Any) -> Any:
     if request.path == "/livez":
         return flask.Response("alive\n", 200, {"Content-Type": "text/plain"})
     app = live.app()
+    if app is None and request.path == "/playground":  # which says that the model is loading
+        page = pages.playground()
+        return flask.Response(page, 200, pages.headers(page))
     return _loading() if app is None else app.handle(request)
 
 

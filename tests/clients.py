@@ -1,4 +1,4 @@
-"""The environment of tests/clients.txt, made once below .cache/, for tests that speak as clients do."""
+"""The environment of tests/clients.txt, made once below .cache/, for tests that are clients."""
 
 import fcntl
 import hashlib
@@ -9,6 +9,13 @@ from pathlib import Path
 from tests.tree import ROOT
 
 LOCK = ROOT / "tests" / "clients.txt"
+
+
+def borrow() -> None:
+    """Let this process import them too, where it has no package of that name itself."""
+    (packages,) = Path(python()).parent.parent.glob("lib/python*/site-packages")
+    if str(packages) not in sys.path:
+        sys.path.append(str(packages))
 
 
 def python() -> str:

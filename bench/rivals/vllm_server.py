@@ -58,7 +58,15 @@ def command(
     prefix: list[str], model: Path, port: int, slots: int
 ) -> tuple[list[str], dict[str, str]]:
     """With its defaults, so it compiles the model first: a minute, with a C++ compiler."""
-    serve = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), "--dtype", "bfloat16"]
+    # not `vllm serve`, which asks for the version of a package called vllm
+    serve = [
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--dtype",
+        "bfloat16",
+    ]
     serve += ["--max-num-seqs", str(slots), "--host", "127.0.0.1", "--port", str(port)]
     env = {"VLLM_CPU_KVCACHE_SPACE": str(KV_GIB), "VLLM_NO_USAGE_STATS": "1"}
     return [*prefix, *serve], env

@@ -9,7 +9,8 @@ from serve.dialects.strict_json import refuse
 from serve.request import MAX_STOPS, MIN_TEMPERATURE, MIN_TOP_P
 
 LANGUAGE_LINE = re.compile(r"(?im)^[ \t]*reasoning language:")
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**53 - 1
+"""Beyond it, clients in JavaScript round; and engines count on from it, one per answer."""
 MAX_TOP_K = 1_000_000
 
 

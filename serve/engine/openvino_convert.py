@@ -7,9 +7,8 @@ transformers' own modules are traced, so that rotary embeddings, norms and exper
 Three things are put in their place: attention becomes one operation per layer, in the very form
 that OpenVINO GenAI turns into paged attention (keys and values in a state, the sliding window as a
 mask it recognises, attention sinks as sixth input); masks become no more than the window's size;
-experts are all computed and weighted, which OpenVINO fuses again to the chosen ones.
-`check_convertible` refuses what that would get wrong. Weights keep their precision; nothing is
-quantised.
+experts are all computed, chosen or not, and stored in fp32, which suits small models only. What
+that would get wrong is refused. Other weights keep their precision; nothing is quantised.
 """
 
 import json
@@ -31,6 +30,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging as transformers_logging
 
+from serve.engine.openvino_engine import REMEDY, STARTUP_ERROR, check_context
 from serve.errors import StartupError
 
 NAME = "homeport_openvino"
@@ -39,29 +39,23 @@ MODEL_TYPES = frozenset(
     ["gemma3_text", "gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3", "qwen3_moe"]
 )
 """Architectures whose answers tests compare with transformers', token for token."""
-STARTUP_ERROR = 3
-"""Exit code: the last line on stderr is the sentence."""
-REMEDY = "set SERVE_ENGINE=transformers"
 PAGED_ATTENTION_WINDOW = 10
 """Where the sliding window stands among the inputs of OpenVINO's paged attention."""
 
 
-def check_convertible(config: Any, context: int) -> None:
-    """StartupError where the converted model would answer otherwise than transformers."""
-    text = config.get_text_config()
-    if text.model_type not in MODEL_TYPES:
-        raise StartupError(
-            f"the OpenVINO engine is not verified for {text.model_type} models; {REMEDY}."
-        )
-    rope = getattr(text, "rope_parameters", None) or {}
-    nested = [value for value in rope.values() if isinstance(value, dict)]
-    for one in nested or [rope]:
-        short = one.get("original_max_position_embeddings") or text.max_position_embeddings
-        if one.get("rope_type") in ("longrope", "dynamic") and context > short:
-            raise StartupError(
-                f"the OpenVINO engine cannot switch rotary embeddings at {short} tokens within one "
-                f"batch; set SERVE_CONTEXT={short} or less, or {REMEDY}."
-            )
+def longest_context(config: Any) -> int | None:
+    """Tokens up to which rotary embeddings stay the same, where they do not for ever.
+
+    Beyond it, transformers computes whole sequences with other frequencies; in a batch, sequences
+    on either side of it would stand side by side.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = [
+        one.get("original_max_position_embeddings") or config.max_position_embeddings
+        for one in (rope, *rope.values())
+        if isinstance(one, dict) and one.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(limits, default=None)
 
 
 def convert(root: Path, dtype: str, context: int, target: Path) -> None:
@@ -70,7 +64,13 @@ def convert(root: Path, dtype: str, context: int, target: Path) -> None:
     transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-        check_convertible(config, context)
+        text = config.get_text_config()
+        if text.model_type not in MODEL_TYPES:
+            raise StartupError(
+                f"the OpenVINO engine is not verified for {text.model_type} models; {REMEDY}."
+            )
+        limit = longest_context(text)
+        check_context(context, limit)
         model, report = AutoModelForCausalLM.from_pretrained(
             root,
             config=config,
@@ -89,7 +89,6 @@ def convert(root: Path, dtype: str, context: int, target: Path) -> None:
             raise StartupError(
                 f"{root} is not a whole model: {len(report[what])} {what}, first {first}."
             )
-    text = config.get_text_config()
     converted = _trace(model.eval(), text, dtype)
     windows = _paged_windows(converted)
     expected = _expected_windows(text)
@@ -101,6 +100,7 @@ def convert(root: Path, dtype: str, context: int, target: Path) -> None:
     ov.save_model(converted, target / "openvino_model.xml", compress_to_fp16=False)
     states = [node.get_output_partial_shape(0) for node in _nodes(converted, "ReadValue")]
     facts = {
+        "longest_context": limit,
         "vocabulary": converted.output("logits").get_partial_shape()[2].get_length(),
         "kv_values_per_token": sum(s[1].get_length() * s[3].get_length() for s in states),
     }
@@ -161,7 +161,7 @@ def _mask(
 def _experts(
     self: Any, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """All experts on all tokens, weighted: no data-dependent shapes, and a form OpenVINO fuses."""
+    """All experts on all tokens, weighted: a trace has no shapes that depend on data."""
     tokens, width = hidden.shape
     count = self.gate_up_proj.size(0)
     gate_up, down = self.gate_up_proj, self.down_proj

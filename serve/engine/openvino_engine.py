@@ -31,6 +31,7 @@ from openvino_genai.py_openvino_genai import GenerationFinishReason, GenerationS
 from serve.engine import EngineInfo, EngineSpec, Feature, FinishReason, Piece, Sampling
 from serve.errors import StartupError
 
+REMEDY = "set SERVE_ENGINE=transformers"
 CONVERTER = Path(__file__).with_name("openvino_convert.py")
 STARTUP_ERROR = 3
 """The converter's exit code where its last line is a sentence for the user."""
@@ -55,13 +56,10 @@ log = logging.getLogger("serve.engine")
 class OpenVINOBackend:
     """One pipeline and the generations under way in it."""
 
-    def __init__(
-        self, pipeline: Any, info: EngineInfo, model: "Model", temporary: Path | None
-    ) -> None:
+    def __init__(self, pipeline: Any, info: EngineInfo, model: "Model") -> None:
         self._pipeline = pipeline
         self._info = info
         self._model = model
-        self._temporary = temporary
         self._running: dict[int, Any] = {}
 
     @property
@@ -100,8 +98,6 @@ class OpenVINOBackend:
         for number in list(self._running):
             self.cancel(number)
         del self._pipeline
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _read(self, number: int, handle: Any) -> Piece | None:
         piece = Piece(id=number)
@@ -120,6 +116,7 @@ class Model:
     def __init__(self, root: Path, converted: Path) -> None:
         facts = json.loads((converted / "facts.json").read_text())
         self.vocabulary: int = facts["vocabulary"]
+        self.longest_context: int | None = facts["longest_context"]
         self.kv_values_per_token: int = facts["kv_values_per_token"]
         self._own = _read_json(root / "generation_config.json")
         stops = self._own.get("eos_token_id", _read_json(root / "config.json").get("eos_token_id"))
@@ -154,18 +151,41 @@ def load(spec: EngineSpec) -> OpenVINOBackend:
     """Convert unless that was done before, and compile; StartupError where this engine cannot."""
     started = time.monotonic()
     if spec.device != "cpu":
-        raise StartupError("the OpenVINO engine is for CPUs; set SERVE_ENGINE=transformers.")
+        raise StartupError(f"the OpenVINO engine is for CPUs; {REMEDY}.")
     if spec.adapters:
-        raise StartupError(
-            "the OpenVINO engine cannot serve LoRA adapters; set SERVE_ENGINE=transformers."
-        )
+        raise StartupError(f"the OpenVINO engine cannot serve LoRA adapters; {REMEDY}.")
     if spec.dtype not in PRECISIONS:
         raise StartupError(
             f"the OpenVINO engine has no {spec.dtype} on CPUs; set SERVE_DTYPE=bfloat16 or float32."
         )
-    temporary = None if spec.cache else Path(tempfile.mkdtemp(prefix="openvino-"))
-    converted = _converted(spec, spec.cache or temporary or Path())
+    if spec.cache is not None:
+        pipeline, model = _open(spec, _converted(spec, spec.cache))
+    else:
+        # the weights stay mapped when their file has no name any more
+        with tempfile.TemporaryDirectory(prefix="openvino-") as temporary:
+            pipeline, model = _open(spec, _converted(spec, Path(temporary)))
+    _warm_up(pipeline, model)
+    info = EngineInfo(
+        version=f"openvino-genai {genai.__version__.partition('-')[0]}",
+        load_seconds=time.monotonic() - started,
+        attention="paged",
+        features=FEATURES,
+    )
+    return OpenVINOBackend(pipeline, info, model)
+
+
+def _warm_up(pipeline: Any, model: Model) -> None:
+    """Weights are only packed for this CPU when they are first used."""
+    config = model.generation_config(Sampling(max_new_tokens=1))
+    handle = pipeline.add_request(0, ov.Tensor(np.zeros((1, 1), np.int64)), config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    del handle  # dropped earlier, it would cancel the request
+
+
+def _open(spec: EngineSpec, converted: Path) -> tuple[Any, Model]:
     model = Model(spec.root, converted)
+    check_context(spec.context, model.longest_context)
     precision, width = PRECISIONS[spec.dtype]
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_seqs = spec.concurrency
@@ -174,19 +194,23 @@ def load(spec: EngineSpec) -> OpenVINOBackend:
     scheduler.enable_prefix_caching = True
     weights = (converted / "openvino_model.bin").stat().st_size
     scheduler.num_kv_blocks = _blocks(spec, model.kv_values_per_token * width, weights)
-    pipeline = genai.ContinuousBatchingPipeline(
-        str(converted),
-        scheduler,
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision},
-    )
-    info = EngineInfo(
-        version=f"openvino-genai {genai.__version__}",
-        load_seconds=time.monotonic() - started,
-        attention="paged",
-        features=FEATURES,
-    )
-    return OpenVINOBackend(pipeline, info, model, temporary)
+    precisions = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+    try:
+        pipeline = genai.ContinuousBatchingPipeline(str(converted), scheduler, "CPU", precisions)
+    except RuntimeError as error:
+        raise StartupError(
+            f"OpenVINO cannot load {converted}: {_last(str(error))[:300]}; delete it, or {REMEDY}."
+        ) from error
+    return pipeline, model
+
+
+def check_context(context: int, longest: int | None) -> None:
+    """`longest` is what openvino_convert.longest_context gave."""
+    if longest is not None and context > longest:
+        raise StartupError(
+            f"the OpenVINO engine cannot go beyond {longest} tokens with this model's rotary "
+            f"embeddings; set SERVE_CONTEXT={longest} or less, or {REMEDY}."
+        )
 
 
 def _converted(spec: EngineSpec, cache: Path) -> Path:
@@ -229,16 +253,20 @@ def _run_converter(spec: EngineSpec, made: Path) -> None:
     if done.returncode != 0:
         log.error("conversion ended with exit code %d:\n%s", done.returncode, done.stderr[-4000:])
         raise StartupError(
-            f"OpenVINO cannot convert {spec.root}: {_last(done.stderr)[:300]}; "
-            "set SERVE_ENGINE=transformers."
+            f"OpenVINO cannot convert {spec.root}: {_last(done.stderr)[:300]}; {REMEDY}."
         )
 
 
 def _fingerprint(spec: EngineSpec) -> str:
     """Of everything that a conversion is made from; weights by name, size and time."""
     digest = hashlib.sha256(CONVERTER.read_bytes())
-    digest.update(f"{ov.__version__} {spec.dtype} {spec.context}".encode())
-    digest.update((spec.root / "config.json").read_bytes())
+    digest.update(f"{ov.__version__} {spec.dtype}".encode())
+    try:
+        digest.update((spec.root / "config.json").read_bytes())
+    except OSError as error:
+        raise StartupError(
+            f"{spec.root / 'config.json'} cannot be read: {error.strerror}."
+        ) from None
     for file in sorted(spec.root.glob("*.safetensors")):
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())

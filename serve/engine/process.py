@@ -82,8 +82,8 @@ class Loop:
             wait = 0.0
         if self._deadlines:
             for piece in [*self._backend.step(), *self._late()]:
-                if piece.id in self._deadlines and (piece := self._kept_back(piece)):
-                    pieces.append(piece)
+                if piece.id in self._deadlines and (new := self._kept_back(piece)):
+                    pieces.append(new)
         if pieces:
             _send(self._connection, {"pieces": [_packed(piece) for piece in pieces]})
         now = time.monotonic()

@@ -86,6 +86,7 @@ class VllmBackend:
         return self._info
 
     def add(self, number: int, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+        from vllm.exceptions import VLLMValidationError
         from vllm.inputs import TokensPrompt
 
         adapter = None
@@ -97,7 +98,7 @@ class VllmBackend:
         try:
             params = self._params(sampling)
             self._engine.add_request(str(number), prompt, params, lora_request=adapter)
-        except ValueError as error:
+        except (ValueError, VLLMValidationError) as error:
             raise ValueError(str(error.args[0])) from error  # without vLLM's own field names
         self._tops[number] = sampling.logprobs or 0
 
@@ -194,7 +195,8 @@ def _arguments(spec: EngineSpec) -> Any:
         enable_lora=bool(spec.adapters),
     )
     if spec.adapters:
-        arguments.max_loras = len(spec.adapters)
+        # on a CPU, rows without an adapter get what the last place holds, so that one stays empty
+        arguments.max_loras = len(spec.adapters) + 1
         arguments.max_lora_rank = _rank(spec.adapters)
     if spec.device == "cpu":
         arguments.enforce_eager = True  # compiling needs a C++ compiler and takes a minute

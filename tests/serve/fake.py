@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from serve.admission import Admission
 from serve.engine import EngineError, EngineInfo, Feature, Piece, Sampling
@@ -13,10 +13,7 @@ from serve.metrics import Metrics
 from serve.model import Model, ModelDefaults
 from serve.settings import Settings
 
-EVERYTHING: frozenset[Feature] = frozenset(
-    ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    + ("seed", "logprobs", "json_schema", "adapters")
-)
+EVERYTHING: frozenset[Feature] = frozenset(get_args(Feature))
 
 
 class FakeEngine:

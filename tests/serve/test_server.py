@@ -356,10 +356,11 @@ def test_an_edit_of_request_handling_is_live_in_two_seconds_with_the_same_weight
     assert edited != text
     env = server_env(SERVE_WATCH="true", PYTHONPATH=str(tmp_path))
 
-    def output() -> Any:
-        return server.score(prompt="x", max_new_tokens=3)[1]["output"]
-
     with running(env, tmp_path / "log", tmp_path) as server:
+
+        def output() -> Any:
+            return server.score(prompt="x", max_new_tokens=3)[1]["output"]
+
         engine, first = server.engine(), output()
         dialect.write_text(edited)
         until(lambda: bool(output() == "edited"), 2)

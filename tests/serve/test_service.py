@@ -162,7 +162,7 @@ def test_log_probabilities_name_their_tokens(
     body = ask(service, CHAT, messages=messages, logprobs=True, top_logprobs=2)[1]
     (token,) = body["choices"][0]["logprobs"]["content"]
     assert (token["token"], token["logprob"]) == (" fox", -0.5)
-    assert [top["token"] for top in token["top_logprobs"]][0] == " fox"
+    assert token["top_logprobs"][0]["logprob"] == -0.5
 
 
 def test_a_batch_answers_in_order_and_a_bad_item_fails_alone(
@@ -210,7 +210,8 @@ def test_what_the_engine_cannot_is_refused_and_not_ignored(
 
     engine.info = replace(engine.info, features=frozenset())
     for field in ("seed", "top_k", "min_p"):
-        status, answer = ask(service, do_sample=True, **{field: 1})
+        body: dict[str, Any] = {"do_sample": True, field: 1}
+        status, answer = ask(service, **body)
         assert (status, answer["error"]["field"]) == (400, field)
         assert "fake 1" in answer["error"]["message"]
 
@@ -218,7 +219,7 @@ def test_what_the_engine_cannot_is_refused_and_not_ignored(
 def test_a_schema_is_kept_to_in_the_final_channel_alone(
     service: Service, engine: FakeEngine, tokenizer: Any
 ) -> None:
-    engine.says(ids(tokenizer, '{"a": 1}') + [2])
+    engine.says([*ids(tokenizer, '{"a": 1}'), 2])
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     messages = [{"role": "user", "content": "hi"}]

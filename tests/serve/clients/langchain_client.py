@@ -7,10 +7,10 @@ from langchain_openai import ChatOpenAI
 
 chat = ChatOpenAI(
     base_url=f"{sys.argv[1]}/v1",
-    api_key="none",  # type: ignore[arg-type]
+    api_key="none",
     model="tiny-ja",
     temperature=0,
-    max_tokens=24,  # type: ignore[call-arg]
+    max_tokens=24,
 )
 whole = chat.invoke("hello")
 streamed = "".join(str(chunk.content) for chunk in chat.stream("hello"))

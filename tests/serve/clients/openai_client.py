@@ -35,7 +35,7 @@ for name, body in {
     "too much": {"messages": messages, **greedy, "max_tokens": 4096},
 }.items():
     try:
-        client.chat.completions.create(**body)  # type: ignore[call-overload]
+        client.chat.completions.create(**body)
     except openai.APIStatusError as error:
         errors[name] = [type(error).__name__, error.param, error.message]
 print(
@@ -46,7 +46,7 @@ print(
             "streamed": text,
             "usage": [whole.usage and whole.usage.completion_tokens, usage and usage.total_tokens],
             "several": len(several.choices),
-            "logprobs": len((likely.choices[0].logprobs or whole).content or []),  # type: ignore[union-attr]
+            "logprobs": len((likely.choices[0].logprobs or whole).content or []),
             "texts": [choice.text for choice in plain.choices],
             "piece": piece,
             "errors": errors,

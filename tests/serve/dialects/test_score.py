@@ -129,7 +129,7 @@ def test_an_unknown_field_far_from_all_lists_the_known_ones() -> None:
         ({"do_sample": True, "top_k": -1}, "top_k"),
         ({"do_sample": True, "min_p": 1.5}, "min_p"),
         ({"do_sample": True, "seed": -1}, "seed"),
-        ({"do_sample": True, "seed": 2**63}, "seed"),
+        ({"do_sample": True, "seed": 2**53}, "seed"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"reasoning_language": ""}, "reasoning_language"),
         ({"reasoning_language": "a\nb"}, "reasoning_language"),
