@@ -16,7 +16,17 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 """CPU flags of bfloat16 arithmetic; without them it is emulated, and slower than float32."""
 BF16_PAYS_FROM = 100_000_000
 """Parameters. A smaller model is bound by overheads, not memory: it keeps float32's accuracy."""
-OPENVINO_ARCHITECTURES = ("gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3")
+FALLBACK = "transformers"
+"""The engine that runs everything."""
+OPENVINO_ARCHITECTURES = (
+    "gemma3_text",
+    "gpt_oss",
+    "llama",
+    "mistral",
+    "phi3",
+    "qwen2",
+    "qwen3",
+)
 """Whose greedy tokens equal transformers' (tests/serve/engine/test_openvino_engine.py)."""
 OPENVINO_UP_TO = 4_000_000_000
 """Parameters. Converting takes a second copy of the weights, in memory and on disk."""
@@ -72,18 +82,16 @@ def choose_engine(
         return Choice(value=settings.engine, reason="set by SERVE_ENGINE")
     fast = "vllm" if device == "cuda" else "openvino"
     if not installed(fast):
-        return Choice(value="transformers", reason=f"{fast} is not installed here")
+        return Choice(value=FALLBACK, reason=f"{fast} is not installed here")
     if fast == "vllm":
         return Choice(value=fast, reason="the fastest on NVIDIA GPUs")
     if model.architecture not in OPENVINO_ARCHITECTURES:
-        return Choice(
-            value="transformers", reason=f"{model.architecture} is not proven with openvino"
-        )
+        return Choice(value=FALLBACK, reason=f"{model.architecture} is not proven with openvino")
     if model.adapters:
-        return Choice(value="transformers", reason="adapters are chosen by request")
+        return Choice(value=FALLBACK, reason="adapters are chosen by request")
     if model.parameters > OPENVINO_UP_TO:
         size = f"{model.parameters / 1e9:.1f}B parameters"
-        return Choice(value="transformers", reason=f"{size} are too many to convert at every start")
+        return Choice(value=FALLBACK, reason=f"{size} are too many to convert at every start")
     return Choice(value=fast, reason="the fastest on CPUs")
 
 

@@ -11,7 +11,7 @@ import importlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from serve import startup
@@ -75,12 +75,12 @@ def build(kept: Kept) -> App:
     return made
 
 
-def replace(build_anew: "Any") -> None:
-    """Put what `build_anew(kept)` makes in the place of the present request handling."""
+def rebuild() -> None:
+    """Put request handling of the modules as they are now in the place of the present one."""
     global _app
     if _kept is None:
         raise RuntimeError("nothing is loaded yet")
-    _app = build_anew(_kept)
+    _app = build(_kept)
 
 
 def _load_or_end(settings: Settings) -> None:
@@ -109,6 +109,8 @@ def load(settings: Settings) -> Kept:
     from serve.engine.supervisor import Supervisor
 
     found = model.find(settings.model, adapters=settings.adapters)
+    if settings.context:
+        found = replace(found, context=min(settings.context, found.context))
     log.info("model folder: %s (%.1fM parameters)", found.root, found.parameters / 1e6)
     tokenizer = prompt.load_tokenizer(found.tokenizer)
     chosen = choices.choose(settings, hardware.probe(), found)
@@ -123,7 +125,16 @@ def load(settings: Settings) -> Kept:
         cache=Path(settings.engine_cache) if settings.engine_cache else None,
     )
     log.info("loading the weights %s", chosen)
-    loaded = Supervisor(spec, python=str(environments.python(spec.engine)))
+    try:
+        loaded = Supervisor(spec, python=str(environments.python(spec.engine)))
+    except StartupError as error:
+        if settings.engine != "auto" or spec.engine == choices.FALLBACK:
+            raise
+        fallback = choices.Choice(value=choices.FALLBACK, reason=f"{spec.engine} said: {error}")
+        chosen = replace(chosen, engine=fallback)
+        log.warning("loading the weights again %s", chosen)
+        spec = replace(spec, engine=choices.FALLBACK)
+        loaded = Supervisor(spec, python=str(environments.python(spec.engine)))
     info = loaded.info
     log.info("loaded in %.1f s by %s, %s", info.load_seconds, info.version, info.attention)
     admission = Admission(running=settings.max_concurrent, waiting=settings.max_queue)

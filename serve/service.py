@@ -155,6 +155,7 @@ class Service:
             "frequency_penalty": request.frequency_penalty,
             "seed": request.seed,
             "logprobs": request.logprobs,
+            "top_logprobs": request.logprobs or None,
             "json_schema": request.json_schema,
         }
         for name, value in wanted.items():

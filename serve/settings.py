@@ -37,6 +37,8 @@ class Settings:
     """auto is bfloat16 where the hardware computes in it and it pays, else float32."""
     engine: EngineName = "auto"
     """auto takes the fastest that is installed and proven for this model and device."""
+    context: int = 0
+    """Most tokens of prompt and answer together; 0 is what the model was made for."""
     engine_cache: str = ""
     """Folder that keeps what an engine makes of the weights for the next start; else temporary."""
     adapters: str = ""
@@ -69,6 +71,7 @@ class Settings:
             ("port", 1, 65535),
             ("max_concurrent", 1, 256),
             ("max_queue", 0, 4096),
+            ("context", 0, 10_000_000),
         ):
             if not low <= getattr(self, name) <= high:
                 _refuse(name, getattr(self, name), f"a whole number from {low} to {high}")

@@ -54,7 +54,7 @@ def reload() -> bool:
     importlib.invalidate_caches()
     try:
         started = time.monotonic()
-        live.replace(live.build)
+        live.rebuild()
     except BaseException as error:  # whatever is wrong with the new, the old must go on
         _forget([name for name in sys.modules if _replaceable(name)])
         sys.modules.update(old)

@@ -26,6 +26,7 @@ Feature = Literal[
     "frequency_penalty",
     "seed",
     "logprobs",
+    "top_logprobs",
     "json_schema",
     "adapters",
 ]

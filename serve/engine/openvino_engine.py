@@ -2,11 +2,12 @@
 
 The first load converts the model (openvino_convert.py, in a process of its own) into a folder below
 EngineSpec.cache, whose name is a fingerprint of weights, precision and versions; later loads read
-that, without torch. Old conversions are not removed.
+that, without torch. A new conversion of the same folder takes the place of the old.
 
 Keys and values have the precision of the weights, not OpenVINO's usual 8 bits. GenAI can neither
-report the likeliest tokens nor mix LoRA adapters in one batch, so `logprobs` and `adapters` are not
-among the features.
+report the likeliest tokens beside the chosen one nor mix LoRA adapters in one batch, and its
+structured output wants a tokenizer of its own, so `top_logprobs`, `adapters` and `json_schema` are
+not among the features.
 """
 
 import hashlib
@@ -28,13 +29,15 @@ import openvino as ov
 import openvino_genai as genai
 from openvino_genai.py_openvino_genai import GenerationFinishReason, GenerationStatus
 
-from serve.engine import EngineInfo, EngineSpec, Feature, FinishReason, Piece, Sampling
+from serve.engine import EngineInfo, EngineSpec, Feature, FinishReason, Logprob, Piece, Sampling
 from serve.errors import StartupError
 
 REMEDY = "set SERVE_ENGINE=transformers"
 CONVERTER = Path(__file__).with_name("openvino_convert.py")
 STARTUP_ERROR = 3
 """The converter's exit code where its last line is a sentence for the user."""
+SOURCE = "source.txt"
+"""In a conversion's folder: what it was made from."""
 PRECISIONS = {"float32": ("f32", 4), "bfloat16": ("bf16", 2)}
 BLOCK = 32
 """Tokens in a block of OpenVINO's cache on CPUs."""
@@ -43,7 +46,15 @@ CACHE_SHARE = 0.5
 STEP_TOKENS = 256
 """Most prompt tokens in one step: longer steps would hold up every stream under way."""
 FEATURES: frozenset[Feature] = frozenset(
-    ["top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed"]
+    {
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+        "logprobs",
+    }
 )
 REASONS: dict[Any, FinishReason] = {
     GenerationFinishReason.STOP: "stop",
@@ -61,6 +72,7 @@ class OpenVINOBackend:
         self._info = info
         self._model = model
         self._running: dict[int, Any] = {}
+        self._with_logprobs: set[int] = set()
 
     @property
     def info(self) -> EngineInfo:
@@ -77,9 +89,12 @@ class OpenVINOBackend:
             self._running[number] = self._pipeline.add_request(number, ov.Tensor(ids), config)
         except RuntimeError as error:  # its own validation
             raise ValueError(f"OpenVINO refuses this request: {_last(str(error))}") from error
+        if sampling.logprobs is not None:
+            self._with_logprobs.add(number)
 
     def cancel(self, number: int) -> None:
         handle = self._running.pop(number, None)
+        self._with_logprobs.discard(number)
         if handle is not None:
             handle.cancel()
             if not self._running:
@@ -92,6 +107,7 @@ class OpenVINOBackend:
         for piece in found:
             if piece.finish is not None or piece.error is not None:
                 del self._running[piece.id]
+                self._with_logprobs.discard(piece.id)
         return found
 
     def close(self) -> None:
@@ -100,11 +116,13 @@ class OpenVINOBackend:
         del self._pipeline
 
     def _read(self, number: int, handle: Any) -> Piece | None:
-        piece = Piece(id=number)
+        piece = Piece(id=number, logprobs=[] if number in self._with_logprobs else None)
         while handle.can_read():
             for output in handle.read().values():
                 piece.ids += output.generated_ids
                 piece.finish = REASONS.get(output.finish_reason)
+                if piece.logprobs is not None:
+                    piece.logprobs += [Logprob(logprob=p) for p in output.generated_log_probs]
         if piece.finish is None and handle.get_status() == GenerationStatus.IGNORED:
             piece.error = "the cache for keys and values is full; ask again, or for less at a time."
         return piece if piece.ids or piece.finish or piece.error else None
@@ -134,6 +152,7 @@ class Model:
             repetition_penalty=_first_of(sampling.repetition_penalty, 1.0),
             presence_penalty=_first_of(sampling.presence_penalty, 0.0),
             frequency_penalty=_first_of(sampling.frequency_penalty, 0.0),
+            logprobs=0 if sampling.logprobs is None else 1,
         )
         if sampling.do_sample:
             own = self._own.get
@@ -227,7 +246,9 @@ def _converted(spec: EngineSpec, cache: Path) -> Path:
         raise StartupError(f"{cache} cannot be written to: {error.strerror}.") from error
     try:
         _run_converter(spec, made)
+        (made / SOURCE).write_text(f"{spec.root} {spec.dtype}\n")
         os.rename(made, target)
+        _remove_older(target)
     except OSError as error:  # another process was first, or the disk is full
         if not target.is_dir():
             raise StartupError(f"{cache} cannot hold the conversion: {error.strerror}.") from error
@@ -235,6 +256,13 @@ def _converted(spec: EngineSpec, cache: Path) -> Path:
         shutil.rmtree(made, ignore_errors=True)
     log.info("converted in %.1f s, kept in %s", time.monotonic() - started, target)
     return target
+
+
+def _remove_older(target: Path) -> None:
+    """Other conversions of the same folder: of older weights, or by older versions."""
+    for other in target.parent.glob(f"*/{SOURCE}"):
+        if other.parent != target and other.read_text() == (target / SOURCE).read_text():
+            shutil.rmtree(other.parent, ignore_errors=True)
 
 
 def _run_converter(spec: EngineSpec, made: Path) -> None:

@@ -49,6 +49,7 @@ FEATURES: frozenset[Feature] = frozenset(
         "frequency_penalty",
         "seed",
         "logprobs",
+        "top_logprobs",
     }
 )
 EAGER_ONLY = {"gpt_oss"}

@@ -42,6 +42,7 @@ FEATURES: frozenset[Feature] = frozenset(
         "frequency_penalty",
         "seed",
         "logprobs",
+        "top_logprobs",
         "json_schema",
         "adapters",
     )

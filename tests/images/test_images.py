@@ -154,7 +154,8 @@ def test_compose_reads_these_settings_and_no_others() -> None:
     assert sorted(passed) == [
         "HF_HUB_OFFLINE", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
         "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME",
-        "SERVE_ADAPTERS", "SERVE_DEVICE", "SERVE_DTYPE", "SERVE_ENGINE", "SERVE_LOG_TEXT",
+        "SERVE_ADAPTERS", "SERVE_CONTEXT", "SERVE_DEVICE", "SERVE_DTYPE", "SERVE_ENGINE",
+        "SERVE_LOG_TEXT",
         "SERVE_MAX_CONCURRENT", "SERVE_MAX_QUEUE", "SERVE_REQUEST_SECONDS",
     ]  # fmt: skip
 

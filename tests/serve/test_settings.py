@@ -23,6 +23,7 @@ def test_every_variable_arrives() -> None:
         "SERVE_DEVICE": "CPU",
         "SERVE_DTYPE": "float32",
         "SERVE_ENGINE": "transformers",
+        "SERVE_CONTEXT": "2048",
         "SERVE_ENGINE_CACHE": "/Cache",
         "SERVE_ADAPTERS": "A=/a",
         "SERVE_HOST": "0.0.0.0",  # noqa: S104 - what a container sets
@@ -39,6 +40,7 @@ def test_every_variable_arrives() -> None:
         device="cpu",
         dtype="float32",
         engine="transformers",
+        context=2048,
         engine_cache="/Cache",
         adapters="A=/a",
         host="0.0.0.0",  # noqa: S104 - as above
