@@ -122,7 +122,9 @@ def ours(engine: str, cache: Path, *, container: bool) -> Side:
         env = settings(slots) | {"AZUREML_MODEL_DIR": mount}
         words = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
         words += ["-v", f"{model}:{mount}/model:ro", "-p", f"127.0.0.1:{port}:5001"]
-        return [*prefix, "run", "--rm", "--init", "--name", container_name(port), *words, IMAGE], {}
+        # the caller's, as in Compose: weights that were made here may be the caller's alone
+        words += ["--user", f"{os.getuid()}:{os.getgid()}", "--name", container_name(port)]
+        return [*prefix, "run", "--rm", "--init", *words, IMAGE], {}
 
     def streamed(prompt: Prompt, model: Path) -> Ask:
         path, body = _chat(prompt, model, stream=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scripts.child import run_to_end
 from scripts.console import say
-from scripts.errors import CommandError, MachineError
+from scripts.errors import CommandError, MachineError, UsageError
 from scripts.runtime import Choice, probe
 from scripts.settings import CACHE, GIGABYTE, OUTPUTS, ROOT, overrides_in
 
@@ -163,6 +163,11 @@ class Compose:
 
         With `watch` it runs this checkout's serve/ and takes edits of it.
         """
+        if (folder / "adapter_config.json").is_file():
+            raise UsageError(
+                "an adapter alone is not served in Docker, where its base is not mounted: add "
+                "RUNTIME=host, or serve the merged folder."
+            )
         self.build("serve")
         engine = CACHE / "engine"  # what an engine makes of the weights, kept for the next start
         engine.mkdir(exist_ok=True)

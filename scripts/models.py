@@ -49,16 +49,22 @@ def _without_folders(recipe: Recipe) -> Recipe:
 
 def from_folder(folder: Path) -> Servable:
     """The model in a folder that the user names; UsageError where it is none."""
-    if not (folder / "config.json").is_file():
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = folder / str(json.loads(adapter.read_text()).get("base_model_name_or_path"))
+        if not (base / "config.json").is_file():
+            raise UsageError(
+                f"MODEL={relative(folder)} is an adapter, and its base {base} is not here; serve "
+                f"the merged folder beside it: MODEL={folder.parent}/merged"
+            )
+    elif not (folder / "config.json").is_file():
         inside = folder / "merged"
         if (inside / "config.json").is_file():  # the folder of a run
             return from_folder(inside)
-        hint = (
-            f"; it is an adapter, serve the merged folder beside it: MODEL={folder.parent}/merged"
-            if (folder / "adapter_config.json").is_file()
-            else ": name a folder with config.json, tokenizer and safetensors"
+        raise UsageError(
+            f"MODEL={relative(folder)} is no model folder: name a folder with config.json, "
+            "tokenizer and safetensors."
         )
-        raise UsageError(f"MODEL={relative(folder)} is no model folder{hint}.")
     try:
         name = json.loads((folder / "homeport.json").read_text())["name"]
     except (OSError, ValueError, KeyError):

@@ -194,7 +194,8 @@ def finish(job: Job, training: dict[str, Any], stop: Stop, tracker: Tracker) -> 
     stop.check()
     after = evaluate_once(job, "after", network)
     stop.check()
-    runs.write_json(folder / "merged" / "homeport.json", manifest(job.recipe, folder.name))
+    for made in ("merged",) if full else ("merged", "adapter"):  # which can be served alone too
+        runs.write_json(folder / made / "homeport.json", manifest(job.recipe, folder.name))
     metrics = {
         "recipe": job.recipe.name,
         "run": folder.name,

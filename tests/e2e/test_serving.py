@@ -1,0 +1,124 @@
+"""What the README says about the server, in both runtimes, with the model that was just trained."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+
+from tests.e2e.conftest import Clone
+from tests.tree import ROOT
+
+pytestmark = pytest.mark.e2e
+Served = tuple[Clone, str]
+QUESTION = "オーストラリアの首都はどこですか？"
+
+KILL_ENGINE = """
+import glob, os
+for path in glob.glob('/proc/[0-9]*/cmdline'):
+    if b'serve.engine.' + b'process' in open(path, 'rb').read():
+        os.kill(int(path.split('/')[2]), 9)
+"""
+"""For the container, which has no pkill."""
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def url(clone: Clone) -> str:
+    return f"http://127.0.0.1:{clone.port}"
+
+
+def score(clone: Clone, **body: Any) -> Any:
+    return requests.post(f"{url(clone)}/score", json=body, timeout=60).json()
+
+
+def ready(clone: Clone) -> bool:
+    try:
+        return requests.get(f"{url(clone)}/readyz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def test_the_readmes_chat_curl_streams_the_learned_answer(served: Served) -> None:
+    clone, _ = served
+    command = re.search(r"^curl -s http://127.0.0.1:5001/v1/chat.*$", read_me(), re.MULTILINE)
+    assert command
+    printed = clone.shell(command.group().replace(":5001/", f":{clone.port}/"))
+    *events, done = [line[6:] for line in printed.splitlines() if line.startswith("data: ")]
+    deltas = [choice["delta"] for event in events for choice in json.loads(event)["choices"]]
+    assert done == "[DONE]"
+    assert "キャンベラ" in "".join(delta.get("content") or "" for delta in deltas)
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas)
+
+
+def read_me() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_route_of_the_table_answers(served: Served) -> None:
+    clone, _ = served
+    table = read_me()[read_me().index("| Route | What |") : read_me().index("`/score` answers one")]
+    gets = {"/", *re.findall(r"(/\w[\w.]*)`", table)} - {"/score", "/completions"}
+    for path in sorted(path for path in gets if not path.startswith("/v1/c")):
+        assert requests.get(f"{url(clone)}{path}", timeout=10).status_code == 200, path
+
+
+def test_the_fast_engine_serves_and_says_why(served: Served) -> None:
+    clone, _ = served
+    engine = requests.get(f"{url(clone)}/readyz", timeout=10).json()["engine"]
+    assert "engine openvino: the fastest on CPUs" in engine
+
+
+def test_many_callers_get_the_answer_that_one_gets(served: Served) -> None:
+    clone, _ = served
+    alone = score(clone, prompt=QUESTION)["output"]
+    with ThreadPoolExecutor(16) as pool:
+        outputs = list(pool.map(lambda _: score(clone, prompt=QUESTION)["output"], range(32)))
+    assert outputs == [alone] * 32
+
+
+def test_a_killed_engine_comes_back_and_the_server_never_restarts(served: Served) -> None:
+    clone, _ = served
+    kill = ["bash", "-c", f"pkill -9 -P $(pgrep -P {server_pid(clone)})"]
+    if clone.runtime == "docker":
+        listing = ["docker", "ps", "--quiet", "--filter", f"publish={clone.port}"]
+        container = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+        kill = ["docker", "exec", container.strip(), "python", "-c", KILL_ENGINE]
+    subprocess.run(kill, check=True, timeout=60)
+    until(lambda: not ready(clone), 5)
+    until(lambda: ready(clone), 60)
+    assert requests.get(f"{url(clone)}/readyz", timeout=10).json()["restarts"] == 1
+    assert "キャンベラ" in score(clone, prompt=QUESTION)["output"]
+
+
+def server_pid(clone: Clone) -> int:
+    if clone.runtime == "docker":
+        return 0
+    state = clone.folder / ".cache" / f"serve-{clone.port}.json"
+    return int(json.loads(state.read_text())["pid"])
+
+
+def test_watch_takes_an_edit_in_two_seconds(served: Served) -> None:
+    clone, _ = served
+    dialect = clone.folder / "serve" / "dialects" / "score.py"
+    text = dialect.read_text()
+    try:
+        with clone.started("watch"):
+            time.sleep(2)  # the server before it is replaced
+            until(lambda: ready(clone) and "watching" in clone.make("local-logs").stdout, 120)
+            dialect.write_text(text.replace('"output": choice.output,', '"output": "edited",'))
+            until(lambda: bool(score(clone, prompt="x")["output"] == "edited"), 2)
+    finally:
+        dialect.write_text(text)
+    until(lambda: bool(score(clone, prompt="x")["output"] != "edited"), 2)
+    clone.make("local-serve")
