@@ -171,7 +171,8 @@ def _one(
         "callers": load.callers,
         "asks": [ask(prompt, model) for prompt in prompts],
         "warm": [ask(prompt, model) for prompt in warm],
-        "probe": side.probe,
+        # its own work per request would be told with the probes' in it
+        "probe": None if layer and not streamed else side.probe,
         "limit_seconds": CELL_SECONDS,
         "server": server.tree(),
         "layer": layer,

@@ -36,8 +36,8 @@ class Job:
     """Path and JSON body of each request, in order."""
     warm: list[tuple[str, str]]
     """The same, sent before and not measured."""
-    probe: str
-    """Path of the page that the probe asks for."""
+    probe: str | None
+    """Path of the page that the probe asks for; None for no probes."""
     limit_seconds: float
     """After it every unanswered request is an error."""
     server: list[int]
@@ -183,7 +183,7 @@ def _loop(
                     exchange.socket.close()
                     done.append(exchange)
                 break
-            if probes is not None:
+            if probes is not None and job.probe is not None:
                 if probe and now - probe.started > PROBE_SECONDS:
                     stop(probe)
                     probe.socket.close()

@@ -18,7 +18,7 @@ from serve.errors import RequestError
 
 FIRST_GUESS_SECONDS = 5.0
 """How long a request takes, until some have been seen."""
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 """How often a waiting request looks whether its client is still there."""
 
 

@@ -76,6 +76,13 @@ class PromptWriter:
         added = tokenizer.added_tokens_decoder.items()
         self._control = {i for i, t in added if t.special or MARKER.match(t.content)}
         self._control.discard(tokenizer.unk_token_id)  # what any unknown letter becomes
+        known = tokenizer.added_tokens_decoder
+        plain = tokenizer.backend_tokenizer.normalizer is None
+        self._marked = None
+        """What every text with a control token has; None where letters may be changed first."""
+        if plain:
+            names = sorted(re.escape(known[token].content.strip()) for token in self._control)
+            self._marked = re.compile("|".join(names) or r"(?!)")
 
     def write(self, request: GenerationRequest) -> Prompt:
         """Token ids and budget; RequestError where the model cannot be shown this."""
@@ -188,6 +195,8 @@ class PromptWriter:
         return rendered
 
     def _refuse_control(self, what: str, text: str) -> None:
+        if self._marked is not None and not self._marked.search(text):
+            return  # saves a tokenization
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         for control in self._control.intersection(ids):
             name = self.tokenizer.convert_ids_to_tokens(control)

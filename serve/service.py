@@ -31,7 +31,7 @@ from serve.requestlog import ErrorKind, Record
 
 log = logging.getLogger("azmlinfsrv.serve")
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 """How often a request looks whether its client is still there."""
 PING_SECONDS = 10.0
 """A stream without news says so this often, or a proxy on the way would end it."""

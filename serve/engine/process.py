@@ -29,6 +29,10 @@ from serve.errors import StartupError
 log = logging.getLogger("serve.engine")
 
 BEAT_SECONDS = 1.0
+NICE = 5
+"""Request handling goes first on the cores that both use: it is little, and all wait for it."""
+GATHER_SECONDS = 0.004
+"""How long the first of a crowd waits for the next, so that their prompts share a step."""
 
 
 Loader = Callable[[EngineSpec], Backend]
@@ -36,6 +40,7 @@ Loader = Callable[[EngineSpec], Backend]
 
 def main(descriptor: int, load: Loader | None = None) -> None:
     """Load what the first message names, then serve until the socket closes."""
+    os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(name)s - %(message)s", level="INFO")
@@ -68,6 +73,8 @@ class Loop:
         self._whole: dict[int, Piece] = {}
         """What there is so far of those that are wanted whole."""
         self._last_beat = 0.0
+        self._crowd = 0
+        """Most generations at once since it last stood idle."""
 
     def run(self) -> None:
         """Until the socket closes (EOFError) or the backend fails."""
@@ -76,10 +83,12 @@ class Loop:
 
     def turn(self) -> None:
         pieces: list[Piece] = []
-        wait = 0.0 if self._deadlines else BEAT_SECONDS
+        idle = not self._deadlines
+        wait = BEAT_SECONDS if idle else 0.0
         while self._connection.poll(wait):
             pieces += self._obey(json.loads(self._connection.recv_bytes()))
-            wait = 0.0
+            wait = GATHER_SECONDS if idle and self._crowd > 1 else 0.0
+        self._crowd = len(self._deadlines) if idle else max(self._crowd, len(self._deadlines))
         if self._deadlines:
             for piece in [*self._backend.step(), *self._late()]:
                 if piece.id in self._deadlines and (new := self._kept_back(piece)):

@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from serve.errors import StartupError
 log = logging.getLogger("azmlinfsrv.serve")
 
 ROOT = Path(__file__).resolve().parents[2]
+SAMPLING = tuple(field.name for field in fields(Sampling))
 SILENT_SECONDS = 120.0
 """Without a sign of life, the process is taken for stuck; a step of a large model takes seconds."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -91,7 +92,8 @@ class Supervisor:
         message = {
             "add": number,
             "ids": list(ids),
-            "sampling": asdict(sampling) | {"stop_ids": sorted(sampling.stop_ids)},
+            "sampling": {name: getattr(sampling, name) for name in SAMPLING}
+            | {"stop_ids": sorted(sampling.stop_ids)},
             "deadline": deadline,
             "whole": session.whole,
         }
