@@ -24,6 +24,7 @@ from serve.dialects import openai_common
 from serve.dialects.strict_json import MAX_BODY_BYTES, too_large
 from serve.errors import RequestError, StartupError, did_you_mean
 from serve.live import Kept
+from serve.requestlog import ErrorKind
 from serve.service import Reply, Service, refusal
 
 log = logging.getLogger("azmlinfsrv.serve")
@@ -69,6 +70,7 @@ class App:
         """Seconds for one token, the first time; StartupError where not even that works."""
         started = time.monotonic()
         record = requestlog.Record(request_id="warm-up", route="/score")
+        record.finish(200)  # said now, so that it is neither counted nor logged
         body = b'{"prompt": "Hello", "max_new_tokens": 1}'
         reply = self._service.answer(dialects.ROUTES["/score"], body, record, gone=lambda: False)
         if reply.status != 200 and isinstance(reply.body, bytes):
@@ -83,9 +85,8 @@ class App:
         try:
             body = _read(request)
         except RequestError as error:
-            if record.finish(error.status, "too_large" if error.status == 413 else "invalid"):
-                self._kept.metrics.observe(record)
-                requestlog.write(record, text=False)
+            kind: ErrorKind = "too_large" if error.status == 413 else "invalid"
+            self._service.end(record, error.status, kind)
             return _response(refusal(error, dialect))
         return _response(self._service.answer(dialect, body, record, gone=_gone(request)))
 
@@ -107,21 +108,16 @@ class App:
         return Response(text, 200, {"Content-Type": kind})
 
     def _models(self) -> Response:
-        context = self._kept.model.context
-        names = self._service.names
-        return _json(
-            200, openai_common.models_body(names, created=self._kept.created, context=context)
-        )
+        made, context = self._kept.created, self._kept.model.context
+        names = self._service.preparer.names
+        return _json(200, openai_common.models_body(names, created=made, context=context))
 
     def _model(self, name: str) -> Response:
-        if name not in self._service.names:
-            known = ", ".join(self._service.names)
-            sentence = f'the model "{name[:64]}" is not served here; known are {known}.'
-            return _json(404, openai_common.error_body(RequestError(404, sentence, "model")))
+        preparer, made = self._service.preparer, self._kept.created
+        if name not in preparer.names:
+            return _json(404, openai_common.error_body(preparer.no_such_model(name)))
         context = self._kept.model.context
-        return _json(
-            200, openai_common.model_body(name, created=self._kept.created, context=context)
-        )
+        return _json(200, openai_common.model_body(name, created=made, context=context))
 
 
 def _only(methods: tuple[str, ...], request: Any) -> Response | None:
