@@ -33,6 +33,8 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 h2{margin-top:2.5rem;border-top:1px solid #8886;padding-top:1rem}
 code,pre{font:14px/1.45 ui-monospace,monospace}
+h2 code{font-size:1.25rem}
+h2{font-size:1rem}
 pre{background:#8882;padding:.8rem;border-radius:.4rem;overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #8884}

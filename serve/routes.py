@@ -96,7 +96,7 @@ class App:
         body = {
             "status": state or "ready",
             "model": self._kept.model.name,
-            "engine": self._kept.engine_name,
+            "engine": self._kept.engine_name.strip("()"),
             "running": running,
             "waiting": waiting,
             "restarts": self._kept.engine.restarts,

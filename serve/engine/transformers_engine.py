@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil  # type: ignore[import-untyped]  # shipped without types
 import torch
@@ -40,18 +40,7 @@ from serve.errors import StartupError
 
 log = logging.getLogger(__name__)
 
-FEATURES: frozenset[Feature] = frozenset(
-    {
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "logprobs",
-        "top_logprobs",
-    }
-)
+FEATURES: frozenset[Feature] = frozenset(get_args(Feature)) - {"json_schema", "adapters"}
 EAGER_ONLY = {"gpt_oss"}
 """Architectures whose attention sinks the fused attention of torch does not compute."""
 STEP_TOKENS = {"sdpa": 512, "eager": 256}

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from serve.engine import EngineInfo, EngineSpec, Feature, FinishReason, Logprob, Piece, Sampling
 from serve.errors import StartupError
@@ -33,20 +33,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has memory layouts for."""
 IDLE_SECONDS = 0.001
 """Wait after a step that gave nothing: a JSON schema may still be in preparation."""
-FEATURES: frozenset[Feature] = frozenset(
-    (
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "logprobs",
-        "top_logprobs",
-        "json_schema",
-        "adapters",
-    )
-)
+FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CONFIGURE_LOGGING": "0",
