@@ -7,6 +7,7 @@ torch.
 
 import json
 import math
+import os
 from pathlib import Path
 
 from serve.errors import StartupError
@@ -54,6 +55,11 @@ def _shard_parameters(path: Path) -> int:
         header.pop("__metadata__", None)
         expected = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
         shapes = [t["shape"] for t in header.values()]
+    except OSError as error:
+        user = f"the server's user (uid {os.getuid()})"
+        raise StartupError(
+            f"{path} cannot be read: {error.strerror}; let {user} read it."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StartupError(
             f"{path} is not a safetensors file ({size} bytes); copy it again."

@@ -131,6 +131,21 @@ def test_a_cut_or_false_weight_file_is_found_without_loading_it(tmp_path: Path) 
     assert "not a safetensors file" in sentence(root)
 
 
+def test_weights_that_the_user_may_not_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = whole(tmp_path)  # root reads every file, so the refusal itself is made here
+    plain = Path.open
+
+    def refuse(path: Path, *how: Any, **more: Any) -> Any:
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "cannot be read: Permission denied; let the server's user" in sentence(root)
+
+
 def test_an_absent_tokenizer_or_limit_is_told(tmp_path: Path) -> None:
     root = whole(tmp_path)
     (root / "tokenizer.json").unlink()
