@@ -7,11 +7,15 @@ This module, what it imports at its top and serve/engine/ stay as they were load
 modules of serve/ are imported by name inside build(), so that a reload gets new ones.
 """
 
+import atexit
 import importlib
 import logging
+import shutil
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from serve import startup
@@ -100,10 +104,15 @@ def _load_or_end(settings: Settings) -> None:
         startup.fail("the server cannot start; the traceback above is a bug.")
 
 
+def _temporary_folder() -> str:
+    """For what an engine makes of the weights: as long as the server runs, so for restarts too."""
+    folder = tempfile.mkdtemp(prefix="homeport-engine-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def load(settings: Settings) -> Kept:
     """Find the model, choose how to run it, load it; StartupError in one sentence."""
-    from pathlib import Path
-
     from serve import choices, engine, model, prompt
     from serve.engine import environments, hardware
     from serve.engine.supervisor import Supervisor
@@ -122,7 +131,7 @@ def load(settings: Settings) -> Kept:
         concurrency=settings.max_concurrent,
         context=found.context,
         adapters=found.adapters,
-        cache=Path(settings.engine_cache) if settings.engine_cache else None,
+        cache=Path(settings.engine_cache or _temporary_folder()),
     )
     log.info("loading the weights %s", chosen)
     try:
