@@ -84,7 +84,7 @@ def choose_engine(
     if not installed(fast):
         return Choice(value=FALLBACK, reason=f"{fast} is not installed here")
     if fast == "vllm":
-        return Choice(value=fast, reason="the fastest on NVIDIA GPUs")
+        return Choice(value=fast, reason="made for NVIDIA GPUs")
     if model.architecture not in OPENVINO_ARCHITECTURES:
         return Choice(value=FALLBACK, reason=f"{model.architecture} is not proven with openvino")
     if model.adapters:
