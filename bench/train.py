@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rivals import llama_factory
-from bench.rivals.llama_factory import UnavailableError
+from bench.rivals.environment import UnavailableError
 from bench.rivals.task import Task
 from bench.table import ChildError, Result, child, finish
 

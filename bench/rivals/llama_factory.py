@@ -6,12 +6,9 @@ project; torch it gets from this project's environment, so that both compute wit
 """
 
 import json
-import shutil
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
+from bench.rivals import environment
 from bench.rivals.task import ADAPTED, Task
 from bench.table import child
 
@@ -30,41 +27,13 @@ print("{}")
 """
 
 
-class UnavailableError(Exception):
-    """LLaMA-Factory cannot be installed here; the text says why, in one line."""
-
-
 def ensure(cache: Path) -> Path:
     """Python of the environment below `cache`, made if it is not there yet (1 GB)."""
     folder = cache / f"bench-llamafactory-{VERSION}"
-    python = folder / "bin" / "python"
-    if (folder / "ready").is_file():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    uv = str(Path(sys.executable).with_name("uv"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-    excluded = folder / "excluded.txt"
-    excluded.write_text("\n".join(FROM_HERE) + "\n", encoding="utf-8")
-    install = ["pip", "install", "--quiet", "--python", str(python), "--excludes", str(excluded)]
-    _run([uv, *install, f"llamafactory=={VERSION}"])
-    packages = folder / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    # read last, so what LLaMA-Factory brought goes before
-    (packages / "homeport.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    python = environment.ensure(folder, f"llamafactory=={VERSION}", excluded=FROM_HERE)
     # imported at once, used for sound only
-    (packages / "torchaudio.py").touch()
-    (folder / "ready").touch()
+    (environment.packages(folder) / "torchaudio.py").touch()
     return python
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise UnavailableError(f"{command[0]} is not installed") from None
-    if done.returncode:
-        said = " ".join(done.stderr.split())[-300:]
-        raise UnavailableError(f"{' '.join(command[1:3])} ended with {done.returncode}: {said}")
 
 
 def train(

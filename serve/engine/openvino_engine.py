@@ -22,14 +22,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
 from openvino_genai.py_openvino_genai import GenerationFinishReason, GenerationStatus
 
-from serve.engine import EngineInfo, EngineSpec, Feature, FinishReason, Logprob, Piece, Sampling
+from serve.engine import (
+    EngineInfo,
+    EngineSpec,
+    Feature,
+    FinishReason,
+    Logprob,
+    Piece,
+    Sampling,
+    memory,
+)
 from serve.errors import StartupError
 
 REMEDY = "set SERVE_ENGINE=transformers"
@@ -46,17 +55,11 @@ CACHE_SHARE = 0.5
 STEP_TOKENS = 256
 """Most tokens in one step; a longer one would hold up every stream under way. At 128, 16 callers
 had a tenth fewer tokens/s, and their first token no sooner."""
-FEATURES: frozenset[Feature] = frozenset(
-    {
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "logprobs",
-    }
-)
+FEATURES: frozenset[Feature] = frozenset(get_args(Feature)) - {
+    "top_logprobs",
+    "json_schema",
+    "adapters",
+}
 REASONS: dict[Any, FinishReason] = {
     GenerationFinishReason.STOP: "stop",
     GenerationFinishReason.LENGTH: "length",
@@ -309,25 +312,13 @@ def _blocks(spec: EngineSpec, token_bytes: int, weights: int) -> int:
     out; that always ends well as long as one whole context fits.
     """
     context = -(-spec.context // BLOCK) + 1
-    fits = int((_free_memory() - weights) * CACHE_SHARE) // (token_bytes * BLOCK)
+    fits = int((memory.free() - weights) * CACHE_SHARE) // (token_bytes * BLOCK)
     if fits < context:
         raise StartupError(
             f"one answer of {spec.context} tokens needs {context * BLOCK * token_bytes >> 20} MiB "
             "of keys and values, which this machine has not; set a smaller SERVE_CONTEXT."
         )
     return min(context * spec.concurrency, fits)
-
-
-def _free_memory() -> int:
-    """Bytes; in a container, what its limit leaves."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no container, or no limit
-        return free
 
 
 def _first_of(*values: float | None) -> float:

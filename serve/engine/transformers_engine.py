@@ -20,10 +20,8 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
-import psutil  # type: ignore[import-untyped]  # shipped without types
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -33,7 +31,7 @@ from transformers.generation.continuous_batching.utils import (
 )
 from transformers.utils import logging as transformers_logging
 
-from serve.engine import EngineInfo, EngineSpec, Feature, Piece, Sampling
+from serve.engine import EngineInfo, EngineSpec, Feature, Piece, Sampling, memory
 from serve.engine.transformers_lanes import Lane, Paged, Run, Serial, forward
 from serve.engine.transformers_picking import Defaults, Picker
 from serve.errors import StartupError
@@ -48,7 +46,6 @@ STEP_TOKENS = {"sdpa": 512, "eager": 256}
 attention the memory of its weights, one for each head, token and cached token."""
 MEMORY_SHARE = 0.5
 """Of the memory that is free after loading, for the KV cache and what is computed beside it."""
-CGROUP = Path("/sys/fs/cgroup")
 TURN_STEPS = 16
 TRIAL = ([3, 5, 7, 11, 13, 17, 19], [4, 6, 8])
 TRIAL_TOKENS = 2
@@ -294,12 +291,7 @@ def _free_memory(device: torch.device) -> int:
     """In bytes: of the GPU, or of the machine and the container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((CGROUP / "memory.max").read_text())
-        return min(free, limit - int((CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        return free
+    return memory.free()
 
 
 def _alone(model: Any, prompt: list[int]) -> list[tuple[int, float]]:

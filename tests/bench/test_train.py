@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench import train
-from bench.rivals import llama_factory
-from bench.rivals.llama_factory import UnavailableError
+from bench.rivals import environment
+from bench.rivals.environment import UnavailableError
 from bench.rivals.task import Task
 from bench.table import ChildError
 from bench.train import OURS, PADDED, TRL, Comparison, Run
@@ -74,9 +74,9 @@ def test_a_side_that_cannot_be_had_is_left_out_in_one_line(
 def test_an_installation_that_fails_says_why_in_one_line() -> None:
     fails = [sys.executable, "-c", "import sys; sys.exit('No solution\\nfound')"]
     with pytest.raises(UnavailableError, match=r"ended with 1: No solution found$"):
-        llama_factory._run(fails)
+        environment.run(fails)
     with pytest.raises(UnavailableError, match="uv-that-is-not-there is not installed"):
-        llama_factory._run(["uv-that-is-not-there", "venv"])
+        environment.run(["uv-that-is-not-there", "venv"])
 
 
 def test_a_task_survives_the_command_line() -> None:

@@ -89,3 +89,19 @@ def _save(folder: Path, config: Any) -> None:
         model.lm_head.weight[: len(SPECIAL_TOKENS)] = 0
     model.generation_config.eos_token_id = config.eos_token_id
     model.save_pretrained(folder)
+
+
+def reference(folder: Path) -> Any:
+    """What every engine is held to."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def greedy(model: Any, prompt: list[int], count: int, **options: Any) -> list[int]:
+    """Its own new tokens."""
+    import torch
+
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, max_new_tokens=count, do_sample=False, **options)
+    return [int(token) for token in out[0, len(prompt) :]]

@@ -20,6 +20,7 @@ import pytest
 
 from serve.engine.environments import installed
 from tests.serve.engine import shapes
+from tests.serve.engine.shapes import greedy, reference
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = os.environ.get("HOMEPORT_OPENVINO_PYTHON", sys.executable)
@@ -118,20 +119,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def mistral(folders: dict[str, Path]) -> Any:
     return reference(folders["mistral"])
-
-
-def reference(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-
-
-def greedy(model: Any, prompt: list[int], count: int, **options: Any) -> list[int]:
-    import torch
-
-    ids = torch.tensor([prompt])
-    out = model.generate(ids, max_new_tokens=count, do_sample=False, **options)
-    return [int(token) for token in out[0, len(prompt) :]]
 
 
 def save_other(folder: Path, kind: str) -> Path:

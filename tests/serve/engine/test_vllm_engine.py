@@ -21,6 +21,7 @@ from serve.engine.environments import python
 from serve.engine.supervisor import Supervisor
 from serve.errors import StartupError
 from tests.serve.engine import shapes
+from tests.serve.engine.shapes import greedy, reference
 from train.tiny import SPECIAL_TOKENS
 
 PYTHON = os.environ.get("HOMEPORT_VLLM_PYTHON") or str(python("vllm"))
@@ -83,20 +84,6 @@ def with_wider_heads(folder: Path) -> Path:
         model.lm_head.weight[: len(SPECIAL_TOKENS)] = 0
     model.save_pretrained(folder)
     return folder
-
-
-def reference(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-
-
-def greedy(model: Any, prompt: list[int], count: int, **options: Any) -> list[int]:
-    import torch
-
-    ids = torch.tensor([prompt])
-    out = model.generate(ids, max_new_tokens=count, do_sample=False, **options)
-    return [int(token) for token in out[0, len(prompt) :]]
 
 
 def save_adapter(base: Path, folder: Path, seed: int) -> Path:
