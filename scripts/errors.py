@@ -3,6 +3,7 @@
 VerbError            exit 1, never raised itself
 ├── UsageError       exit 2: what was asked for is wrong
 ├── MachineError     exit 3: this machine cannot do it (engine, port, disk, memory, network)
+├── CloudError       exit 6: Azure refused or failed; nothing is left billing that was not said
 └── CommandError     a command that the verb ran failed; its exit code is passed on
 """
 
@@ -31,3 +32,9 @@ class CommandError(VerbError):
     def __init__(self, sentence: str, exit_code: int) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code or 1
+
+
+class CloudError(VerbError):
+    """Azure refused or failed; the sentence says what, what is left there, and the next command."""
+
+    exit_code = 6

@@ -2,6 +2,7 @@
 
     python3 -m scripts.setup              .venv with host.txt
     python3 -m scripts.setup --runtime    also torch, images/train.txt and images/serve.txt
+    python3 -m scripts.setup --cloud      also cloud.txt, the Azure SDK
 
 Runs on any Python 3.11 or newer without a package. What is installed already, by the hash of its
 lock, is left alone, so a second run takes no time. HOMEPORT_VENV moves the environment;
@@ -84,6 +85,12 @@ def ensure_runtime(device: str) -> None:
         install("openvino", [ROOT / "images/openvino.txt"])
 
 
+def ensure_cloud() -> None:
+    """The Azure SDK, and what the local Azure needs where it runs without a container."""
+    ensure_verbs()
+    install("cloud", [ROOT / "cloud.txt", ROOT / "images/emulator.txt"])
+
+
 def torch_version() -> str:
     """The version that the images install too."""
     found = re.search(
@@ -153,12 +160,14 @@ def main() -> int:
     parser.add_argument(
         "--runtime", action="store_true", help="also install what training and serving need"
     )
+    parser.add_argument("--cloud", action="store_true", help="also install the Azure SDK")
     arguments = parser.parse_args()
     try:
         if arguments.runtime:
             ensure_runtime(choose_device(os.environ, "host").value)
-        else:
-            ensure_verbs()
+        if arguments.cloud:
+            ensure_cloud()
+        ensure_verbs()
     except VerbError as error:
         say(f"error: {error}")
         return error.exit_code

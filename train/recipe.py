@@ -279,6 +279,46 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CloudConfig:
+    """Where and for how much the recipe runs on Azure ML; training itself never reads it."""
+
+    route: Literal["command_job"] = "command_job"
+    """How Azure fine-tunes: by our own command job."""
+    instance_type: str = "Standard_NC40ads_H100_v5"
+    """What it trains on, by Azure's name of the machine."""
+    nodes: int = 1
+    """How many of them."""
+    max_hours: float = 4.0
+    """The job is ended after this time; nodes x max_hours x price is the most it can cost."""
+    compute: str = ""
+    """A cluster of the workspace, made with 0 nodes at rest if it is not there; empty: serverless."""
+    spot: bool = False
+    """Cheaper machines that Azure may take away; the job goes on from its checkpoint on the next."""
+    serve_instance_type: str = "Standard_NC40ads_H100_v5"
+    """What the endpoint runs on."""
+    serve_instances: int = 1
+    """How many of them; each bills from creation to deletion."""
+    endpoint: str = ""
+    """Name of the endpoint, 3 to 32 characters; empty: made of recipe, workspace and owner."""
+    expires_hours: float = 24.0
+    """The endpoint is tagged to expire after this time, and `make cloud-status` says when it has."""
+    traffic_steps: list[int] = field(default_factory=lambda: [10, 100])
+    """Percent of the traffic that a new deployment gets, step by step; the last one is 100."""
+    hub_token_secret: str = ""
+    """Name of the secret in the workspace's Key Vault that holds the hub token of the job."""
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "max_hours", "serve_instances", "expires_hours"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"cloud.{name} is {getattr(self, name)}: it must be more than 0.")
+        steps = self.traffic_steps
+        if not steps or steps[-1] != 100 or steps != sorted(set(steps)) or steps[0] < 1:
+            raise InputError(
+                f"cloud.traffic_steps is {steps}: use rising percentages that end with 100."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One fine-tune."""
 
@@ -294,6 +334,7 @@ class Recipe:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
 
     def __post_init__(self) -> None:
         # the name becomes a folder, an image label and an Azure ML asset name
@@ -348,6 +389,11 @@ def load(
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every field with the value that the run uses."""
-    text: str = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+    """The resolved recipe as YAML: every field with the value that the run uses.
+
+    Without `cloud`: where a run is made, and what it may cost, is no part of what is trained.
+    """
+    values = dataclasses.asdict(recipe)
+    del values["cloud"]
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text

@@ -1,0 +1,1 @@
+"""What the cloud verbs share: the client, specs, assets, jobs, endpoints, images, prices."""
