@@ -1,6 +1,6 @@
 """Faults on demand: what goes wrong on a cloud, in the words and status codes of the cloud.
 
-A fault is asked for over the control address (`POST /faults`, see server.py) or taken by a test from
+A fault is asked for over the control address (`POST /faults`, see server.py), or by a test from
 `azure.faults`. It holds for `times` occasions, then all is well again.
 """
 

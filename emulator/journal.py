@@ -1,7 +1,7 @@
 """What was asked and answered, one JSON line each, and what makes the session red.
 
-A problem is anything that must not happen in a rehearsal: a request that this Azure does not know (501),
-a body or an answer against the contract, a host outside the allow-list, a bug of ours.
+A problem is anything that must not happen in a rehearsal: a request that this Azure does not know
+(501), a body or an answer against the contract, a host outside the allow-list, a bug of ours.
 """
 
 import json

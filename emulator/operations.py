@@ -32,7 +32,7 @@ class Operations:
     """Starts operations and answers for their state."""
 
     def __init__(self, store: Store, journal: Journal, host: str, prefix: str) -> None:
-        """`host` is `https://management.azure.com`, `prefix` the path of the region's operations."""
+        """`host` is `https://management.azure.com`, `prefix` the path of its operations."""
         self._store = store
         self._journal = journal
         self._base = f"{host}{prefix}"

@@ -1,5 +1,6 @@
-"""Resources by ARM id, as the control plane keeps them: ids compare without case, and a resource that
-is deleted takes its children with it.
+"""Resources by ARM id, as the control plane keeps them.
+
+Ids compare without case, and a resource that is deleted takes its children with it.
 """
 
 import copy
@@ -40,7 +41,7 @@ class Store:
 
     @contextmanager
     def changed(self, arm_id: str) -> Iterator[Resource]:
-        """The resource itself, to be changed in place while nobody else reads; KeyError without it."""
+        """The resource itself, to be changed while nobody else reads; KeyError without it."""
         with self._lock:
             yield self._resources[arm_id.lower()]
 

@@ -32,6 +32,7 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
         ("serve", r"(scripts|train|emulator|bench)\b"),
         ("scripts", r"(serve|emulator|bench)\b|train\.(?!recipe\b)\w+"),
         ("bench", r"(scripts|emulator)\b|serve\.(?!engine\b)\w+"),
+        ("emulator", r"(train|serve|scripts|bench)\b"),
     ],
 )
 def test_a_room_imports_only_what_it_may(room: str, forbidden: str) -> None:

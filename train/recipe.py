@@ -291,17 +291,17 @@ class CloudConfig:
     max_hours: float = 4.0
     """The job is ended after this time; nodes x max_hours x price is the most it can cost."""
     compute: str = ""
-    """A cluster of the workspace, made with 0 nodes at rest if it is not there; empty: serverless."""
+    """A cluster, made with 0 nodes at rest if it is not there; empty: serverless."""
     spot: bool = False
-    """Cheaper machines that Azure may take away; the job goes on from its checkpoint on the next."""
+    """Cheaper machines, which Azure may take away; the job then goes on on another."""
     serve_instance_type: str = "Standard_NC40ads_H100_v5"
     """What the endpoint runs on."""
     serve_instances: int = 1
     """How many of them; each bills from creation to deletion."""
     endpoint: str = ""
-    """Name of the endpoint, 3 to 32 characters; empty: made of recipe, workspace and owner."""
+    """Name of the endpoint; empty: made of the recipe's name and the workspace's id."""
     expires_hours: float = 24.0
-    """The endpoint is tagged to expire after this time, and `make cloud-status` says when it has."""
+    """The endpoint is tagged to expire after this time; `make cloud-status` says when it has."""
     traffic_steps: list[int] = field(default_factory=lambda: [10, 100])
     """Percent of the traffic that a new deployment gets, step by step; the last one is 100."""
     hub_token_secret: str = ""
