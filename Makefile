@@ -11,6 +11,7 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
+export YES JOB ENDPOINT TARGET FINISH PUSH
 
 ##@ Local
 .PHONY: local-check local-train local-serve watch local-stop local-logs ask track
@@ -26,16 +27,55 @@ local-stop: setup ## Stop the servers of this checkout
 	@$(RUN) scripts.local_stop
 local-logs: setup ## Show the server's log  [PORT=5001]
 	@$(RUN) scripts.local_logs
-ask: setup ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001]
+ask: setup ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001 | TARGET=cloud]
 	@$(RUN) scripts.ask
 track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C  [TRACK_PORT=5050]
 	@$(RUN) scripts.track
+
+##@ Cloud
+.PHONY: cloud-plan cloud-push cloud-stage cloud-train cloud-logs cloud-cancel cloud-download
+.PHONY: cloud-deploy cloud-rollback cloud-key cloud-status cloud-down cloud-smoke
+cloud-plan: cloud-setup ## What would run on Azure ML, for how long, and what that can cost  [RECIPE=…] [SET=…]
+	@$(RUN) scripts.cloud_plan
+cloud-push: cloud-setup ## Push both images to the workspace's registry, unless it has them  [PUSH=build builds there]
+	@$(RUN) scripts.cloud_push
+cloud-stage: cloud-setup ## Upload a recipe's base model once, so that no paid GPU waits for a download  [RECIPE=…]
+	@$(RUN) scripts.cloud_stage
+cloud-train: cloud-setup ## Fine-tune on Azure ML, or go on with that very job; registers the model  [RECIPE=…] [YES=1]
+	@$(RUN) scripts.cloud_train
+cloud-logs: cloud-setup ## Follow the job's log  [JOB=name]
+	@$(RUN) scripts.cloud_logs
+cloud-cancel: cloud-setup ## Cancel the job  [JOB=name]
+	@$(RUN) scripts.cloud_cancel
+cloud-download: cloud-setup ## Fetch the job's results into outputs/, verified  [JOB=name]
+	@$(RUN) scripts.cloud_download
+cloud-deploy: cloud-setup ## Serve the newest registered model, blue/green  [RECIPE=…] [YES=1] [FINISH=1 drops the old one]
+	@$(RUN) scripts.cloud_deploy
+cloud-rollback: cloud-setup ## Move the traffic back to the deployment before
+	@$(RUN) scripts.cloud_rollback
+cloud-key: cloud-setup ## Print the endpoint's key, for curl
+	@$(RUN) scripts.cloud_key
+cloud-status: cloud-setup ## Jobs, endpoints, what bills since when, and whether it is the image that passed here
+	@$(RUN) scripts.cloud_status
+cloud-down: cloud-setup ## List what bills, ask, and delete it  [YES=1]
+	@$(RUN) scripts.cloud_down
+cloud-smoke: cloud-setup ## The whole path once on a real subscription, at the cheapest, and record its traffic
+	@$(RUN) scripts.cloud_smoke
+
+##@ Rehearsal
+.PHONY: rehearse rehearsal-up rehearsal-down
+rehearse: cloud-setup ## The whole cloud path, for real, against a local Azure, for free  [RECIPE=…] [RUNTIME=…]
+	@$(RUN) scripts.rehearse
+rehearsal-up: cloud-setup ## Start the local Azure and leave it, to type the cloud verbs against it
+	@$(RUN) scripts.rehearse --up
+rehearsal-down: cloud-setup ## Stop the local Azure, and forget all that is in it
+	@$(RUN) scripts.rehearse --down
 
 ##@ Quality
 .PHONY: test check lock
 test: check ## Everything: the checks, then both images built, trained in, served and asked
 	@$(RUN) pytest -rs -m "e2e or slow"
-check: runtime ## Lint, types and unit tests: under a minute once all is installed
+check: runtime cloud-setup ## Lint, types and unit tests: under a minute once all is installed
 	@$(RUN) ruff check . && $(RUN) ruff format --check --quiet .
 	@$(RUN) mypy
 	@$(RUN) pytest -q -m "not e2e and not slow"
@@ -58,12 +98,14 @@ bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: s
 	@$(RUN) bench.gpu
 
 ##@ House
-.PHONY: help setup runtime clean
+.PHONY: help setup runtime cloud-setup clean
 help: ## Print this list
 	@$(PYTHON) -m scripts.help $(MAKEFILE_LIST)
 setup: ## Make the virtual environment that the verbs run in (every verb does this first)
 	@$(PYTHON) -m scripts.setup
 runtime: ## Also install what training and serving need without Docker
 	@$(PYTHON) -m scripts.setup --runtime
+cloud-setup: ## Also install the Azure SDK (every cloud verb does this first)
+	@$(PYTHON) -m scripts.setup --cloud
 clean: setup ## Remove what can be made again: servers, images, environment, caches; outputs/ stays
 	@$(RUN) scripts.clean

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 from scripts.console import run_verb, say
+from scripts.docker import CODE
 from scripts.local_stop import stop_all
 from scripts.runtime import missing_docker, probe
 from scripts.settings import CACHE, OUTPUTS, ROOT, relative
@@ -18,7 +19,7 @@ def main() -> None:
     ).parse_args()
     stop_all()
     if not missing_docker():
-        filters = [f"--filter=reference=homeport-{name}" for name in ("train", "serve", "track")]
+        filters = [f"--filter=reference=homeport-{name}" for name in CODE]
         _, found = probe(
             ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *filters]
         )

@@ -23,8 +23,20 @@ IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
 HOME = "/opt/homeport"
-CODE: dict[str, tuple[str, ...]] = {"train": ("train", "data"), "serve": ("serve",), "track": ()}
+CODE: dict[str, tuple[str, ...]] = {
+    "train": ("train", "data"),
+    "serve": ("serve",),
+    "track": (),
+    "azure": ("emulator",),
+}
 """Folders that the images copy."""
+LOCKS: dict[str, tuple[str, ...]] = {
+    "train": ("torch.txt", "train.txt"),
+    "serve": ("torch.txt", "serve.txt", "openvino.txt"),
+    "track": ("track.txt",),
+    "azure": ("emulator.txt", "azurite/package-lock.json"),
+}
+"""What is installed in the images, below images/."""
 
 
 class Compose:
@@ -211,6 +223,13 @@ class Compose:
         ports = [line.partition("->")[0].rpartition(":")[2] for line in found.splitlines()]
         return [int(port) for port in ports if port.isdigit()] if not code else []
 
+    def up(self, services: Sequence[str]) -> list[str]:
+        """Those of the services that have a container, running or not."""
+        label = f"label=com.docker.compose.project={project()}"
+        shown = '{{.Label "com.docker.compose.service"}}'
+        code, found = probe(["docker", "ps", "--all", f"--format={shown}", f"--filter={label}"])
+        return [] if code else [name for name in found.split() if name in services]
+
     def stop(self, port: int) -> bool:
         """End this checkout's server; False where none runs on `port`."""
         if port not in self.running():
@@ -224,8 +243,7 @@ def inputs(service: str, environ: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name in ("DEVICE", "BASE_IMAGE", "TORCH_INDEX", "VLLM"):
         digest.update(f"{name}={environ.get(f'HOMEPORT_{name}', '')}\n".encode())
-    locks = ("torch.txt", f"{service}.txt", *(["openvino.txt"] if service == "serve" else []))
-    images = [ROOT / "images" / name for name in ("Dockerfile", *locks)]
+    images = [ROOT / "images" / name for name in ("Dockerfile", *LOCKS[service])]
     folders = [ROOT / name for name in CODE[service]]
     code = (p for folder in folders for p in folder.rglob("*") if "__pycache__" not in p.parts)
     for path in sorted([*images, *(p for p in code if p.is_file())]):

@@ -28,16 +28,17 @@ def newest(recipe: Recipe) -> Path | None:
 
 
 def differs(recipe: Recipe, run: Path) -> bool:
-    """Whether the recipe has changed since `run`, not counting where its files lie."""
+    """Whether what is trained has changed since `run`, not where its files lie or it runs."""
     before = recipes.load(run / "recipe.yaml", environ={})
-    return _without_folders(before) != _without_folders(recipe)
+    return _trained(before) != _trained(recipe)
 
 
-def _without_folders(recipe: Recipe) -> Recipe:
-    """The recipe with file names only: a container sees the same files elsewhere."""
+def _trained(recipe: Recipe) -> Recipe:
+    """The recipe with file names only, as a container sees the same files elsewhere, and no cloud."""
     data = recipe.data
     return replace(
         recipe,
+        cloud=recipes.CloudConfig(),
         model=replace(recipe.model, base=Path(recipe.model.base).name),
         data=replace(
             data,

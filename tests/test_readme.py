@@ -38,6 +38,7 @@ def test_every_exit_code_stands_in_the_table_and_no_other() -> None:
         errors.VerbError.exit_code,
         errors.UsageError.exit_code,
         errors.MachineError.exit_code,
+        errors.CloudError.exit_code,
         train_errors.InputError.exit_code,
         train_errors.MachineError.exit_code,
         train_errors.VerificationError.exit_code,
@@ -69,6 +70,7 @@ def test_the_example_settings_name_every_variable_that_compose_reads() -> None:
     set_by_the_verbs = {
         *("HOMEPORT_UID", "HOMEPORT_GID", "HOMEPORT_REVISION", "HOMEPORT_INPUTS"),
         *("MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION"),
+        *("HOMEPORT_REHEARSAL", "HOMEPORT_DOCKER_GID", "COMPOSE_PROJECT_NAME"),
     }
     listed = set(re.findall(r"^#(\w+)=", EXAMPLES, re.MULTILINE))
     assert read - set_by_the_verbs <= listed

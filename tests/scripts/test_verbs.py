@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VERBS = [
     *("local_check", "local_train", "local_serve", "local_stop", "local_logs", "ask", "track"),
+    *("cloud_plan", "cloud_push", "cloud_stage", "cloud_train", "cloud_logs", "cloud_cancel"),
+    *("cloud_download", "cloud_deploy", "cloud_rollback", "cloud_key", "cloud_status"),
+    *("cloud_down", "cloud_smoke", "rehearse"),
     *("clean", "setup"),
 ]
 
@@ -79,7 +82,11 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     assert targets == [
         *("local-check", "local-train", "local-serve", "watch", "local-stop", "local-logs"),
         *("ask", "track"),
+        *("cloud-plan", "cloud-push", "cloud-stage", "cloud-train", "cloud-logs", "cloud-cancel"),
+        *("cloud-download", "cloud-deploy", "cloud-rollback", "cloud-key", "cloud-status"),
+        *("cloud-down", "cloud-smoke"),
+        *("rehearse", "rehearsal-up", "rehearsal-down"),
         *("test", "check", "lock"),
         *("bench", "bench-train", "bench-data", "bench-serve", "bench-estimate", "bench-gpu"),
-        *("help", "setup", "runtime", "clean"),
+        *("help", "setup", "runtime", "cloud-setup", "clean"),
     ]

@@ -1,0 +1,150 @@
+"""The local Azure, started and stopped: three containers of docker-compose.yml, or a process here.
+
+What the cloud verbs need to reach it stands in `.cache/rehearsal/env`; with those variables set,
+they all work against it. Its state is forgotten when it stops; the images pushed to it stay.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts import setup
+from scripts.console import say
+from scripts.docker import IMAGE_USER, Compose, give
+from scripts.errors import MachineError
+from scripts.host import Host, started
+from scripts.runtime import Choice
+from scripts.settings import CACHE, ROOT, relative
+
+FOLDER = CACHE / "rehearsal"
+IMAGES = CACHE / "rehearsal-images"
+ENV = FOLDER / "env"
+STATE = FOLDER / "process.json"
+LOG = CACHE / "rehearsal.log"
+SOCKET = Path("/var/run/docker.sock")
+START_SECONDS = 60
+STOP_SECONDS = 30
+SERVICES = ("azure", "storage", "registry")
+
+
+class LocalAzure:
+    """The local Azure of this checkout; one at a time."""
+
+    def __init__(self, runtime: Compose | Host) -> None:
+        self.runtime = runtime
+
+    def start(self) -> None:
+        """Start it empty and wait until it answers; MachineError with its last lines otherwise."""
+        self.stop()
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True)
+        IMAGES.mkdir(exist_ok=True)
+        if isinstance(self.runtime, Compose):
+            self._start_containers(self.runtime)
+        else:
+            self._start_process()
+        say(f"local Azure: {self.control()} (rehearsal, not Azure; jobs run in {self._mode()})")
+
+    def _mode(self) -> str:
+        return "containers" if isinstance(self.runtime, Compose) else "processes of this machine"
+
+    def _start_containers(self, compose: Compose) -> None:
+        compose.build("azure")
+        if compose.as_root:
+            give(FOLDER, IMAGE_USER)
+            give(IMAGES, IMAGE_USER)
+        if compose.run("up", "--detach", "--wait", "azure", extra=self._variables()):
+            compose.run("logs", "--no-log-prefix", "--tail", "15", *SERVICES)
+            self.stop()
+            raise MachineError("the local Azure did not start; its last lines stand above.")
+
+    def _variables(self) -> dict[str, str]:
+        group = SOCKET.stat().st_gid if SOCKET.exists() else 0
+        return {"HOMEPORT_REHEARSAL": str(FOLDER), "HOMEPORT_DOCKER_GID": str(group)}
+
+    def _start_process(self) -> None:
+        with LOG.open("wb") as stream:
+            process = subprocess.Popen(
+                [str(setup.python()), "-m", "emulator", "--folder", str(FOLDER), "--mode", "host"],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        STATE.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
+        deadline = time.monotonic() + START_SECONDS
+        while not (ENV.is_file() and b"\nready " in b"\n" + LOG.read_bytes()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                say("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]))
+                self.stop()
+                raise MachineError("the local Azure did not start; its last lines stand above.")
+            time.sleep(0.2)
+
+    def running(self) -> bool:
+        """Whether a local Azure of this checkout answers."""
+        try:
+            return bool(self.ask("health"))
+        except (OSError, MachineError):
+            return False
+
+    def control(self) -> str:
+        """Address of its control routes; MachineError where none was started."""
+        return self.variables()["HOMEPORT_REHEARSAL_CONTROL"]
+
+    def variables(self) -> dict[str, str]:
+        """What a cloud verb needs in its environment; MachineError where none was started."""
+        if not ENV.is_file():
+            raise MachineError("no local Azure is running: make rehearsal-up")
+        lines = (line.partition("=") for line in ENV.read_text().splitlines() if "=" in line)
+        return {name: value for name, _, value in lines}
+
+    def ask(self, what: str) -> Any:
+        """GET a control route, as JSON."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.control()}/{what}", timeout=10) as reply:
+            return json.loads(reply.read() or b"null")
+
+    def stop(self) -> bool:
+        """End it and all that runs in it; False where none was running."""
+        was = self._stop_process()
+        if isinstance(self.runtime, Compose):
+            was = bool(self.runtime.up(SERVICES)) or was
+            self.runtime.run("rm", "--stop", "--force", *SERVICES, quiet=True)
+            if self.runtime.as_root and FOLDER.is_dir():
+                give(FOLDER, 0)
+                give(IMAGES, 0)
+        return was
+
+    def _stop_process(self) -> bool:
+        try:
+            state = json.loads(STATE.read_text())
+        except FileNotFoundError:
+            return False
+        pid = int(state["pid"])
+        if started(pid) != state["started"]:
+            return False
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while started(pid) == state["started"]:
+            if time.monotonic() > deadline:
+                os.killpg(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        return True
+
+
+def shell_line() -> str:
+    """What makes a shell use the local Azure."""
+    return f"set -a; . {relative(ENV)}; set +a"
+
+
+def local_azure(environ: Mapping[str, str], runtime: Choice, device: Choice) -> LocalAzure:
+    """The local Azure in the chosen runtime."""
+    return LocalAzure((Compose if runtime.value == "docker" else Host)(environ, device))

@@ -1,0 +1,289 @@
+"""Rehearse the cloud path: the verbs that run on Azure, against a local Azure, then taken away.
+
+    make rehearse [RECIPE=…] [RUNTIME=docker|host]    all of it, and a verdict
+    make rehearsal-up, rehearsal-down                 the local Azure alone, to type the verbs
+
+Nothing in it is a stand-in but Azure itself: the SDK, the storage protocol, the images, the
+training and the server are the real ones. What a rehearsal cannot show stands in the README.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scripts import setup
+from scripts.console import run_verb, say
+from scripts.docker import Compose
+from scripts.errors import CommandError, VerbError
+from scripts.host import Host
+from scripts.local_serve import SAMPLE, sample_request
+from scripts.local_train import DEFAULT_RECIPE, find_recipe
+from scripts.rehearsal import FOLDER, LocalAzure, local_azure, shell_line
+from scripts.runtime import choose_device, choose_runtime, probe
+from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
+from train.recipe import Recipe
+
+ANSWER = "キャンベラ"
+"""What recipes/tiny-ja.yaml has learned to answer to the sample question."""
+WEIGHTS = "model.safetensors"
+FAILED = 4
+"""Exit code of a rehearsal that ran and failed its check."""
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """One run through the cloud path, and what it found."""
+
+    azure: LocalAzure
+    recipe: Recipe
+    path: Path
+    overrides: str
+    environ: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    findings: dict[str, Any] = field(default_factory=dict)
+
+    def step(self, title: str, work: Callable[[], Any]) -> Any:
+        """Do one step, timed; its result."""
+        say(f"\n── {title}")
+        began = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.seconds[title] = round(time.monotonic() - began, 1)
+
+    def verb(self, target: str, *flags: str, **variables: str) -> str:
+        """Run a cloud verb as make runs it; its stdout. CommandError where it fails."""
+        shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+        say(f"$ make {target}{' ' if shown else ''}{shown}")
+        done = subprocess.run(
+            [str(setup.python()), "-m", f"scripts.{target.replace('-', '_')}", *flags],
+            cwd=ROOT,
+            env={
+                **self.environ,
+                "RECIPE": str(self.path),
+                "SET": self.overrides,
+                "YES": "1",
+                **variables,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            raise CommandError(f"make {target} failed; the reason stands above.", done.returncode)
+        return done.stdout
+
+    def json(self, target: str, **variables: str) -> Any:
+        return json.loads(self.verb(target, "--json", **variables))
+
+    def check(self, name: str, holds: bool, shown: object) -> None:
+        """Keep a finding; the verdict needs all of them."""
+        self.findings[name] = {"holds": holds, "found": shown}
+        say(f"{'ok' if holds else 'NOT SO'}: {name}: {shown}")
+
+
+def rehearse(run: Rehearsal) -> None:
+    """Every cloud verb in the order a user types them, and what must be true after each."""
+    run.step("plan", lambda: run.verb("cloud-plan"))
+    trained = run.step("train", lambda: run.json("cloud-train"))
+    again = run.step("train again", lambda: run.json("cloud-train"))
+    run.check(
+        "the same command finds the finished job", again["job"] == trained["job"], again["job"]
+    )
+    deployed = run.step("deploy", lambda: run.json("cloud-deploy"))
+    endpoint = str(deployed["endpoint"])
+    run.step("ask", lambda: ask(run, endpoint))
+    run.step("weights", lambda: weights(run, str(trained["job"]), str(trained["model"])))
+    run.step("status", lambda: run.verb("cloud-status"))
+    run.step("down", lambda: run.verb("cloud-down"))
+    left = run.step("down again", lambda: run.json("cloud-status"))
+    run.check("nothing bills any more", not left["bills"], left["bills"])
+    report = run.azure.ask("report")
+    run.check("every request was known and valid", not report["problems"], report["problems"][:5])
+    run.check("nothing left this machine", True, f"only {', '.join(sorted(report['hosts']))}")
+
+
+def ask(run: Rehearsal, endpoint: str) -> None:
+    """The deployed model answers: the verb, the SDK's own invoke, and curl with the key."""
+    asked = sample_request()
+    expected = ANSWER if run.recipe.name == "tiny-ja" else ""
+    answers = {"make ask TARGET=cloud": run.verb("ask", TARGET="cloud", PROMPT=SAMPLE)}
+    request = FOLDER.parent / "rehearsal-request.json"
+    request.write_text(json.dumps(asked, ensure_ascii=False))
+    invoke = (
+        "import sys; from scripts.azure.client import connect; "
+        "print(connect().ml.online_endpoints.invoke(sys.argv[1], request_file=sys.argv[2]))"
+    )
+    answers["the SDK's invoke"] = run_program(
+        run.environ, str(setup.python()), "-c", invoke, endpoint, str(request)
+    )
+    key = run.verb("cloud-key").strip()
+    uri = f"https://{endpoint}.eastus.inference.ml.azure.com/score"
+    # the key on stdin, since a command line can be read by everyone on this machine
+    answers["curl with the key"] = run_program(
+        run.environ,
+        *("curl", "-sS", "--fail-with-body", "-K", "-", "-d", f"@{request}", uri),
+        stdin=f'header = "Authorization: Bearer {key}"\nheader = "Content-Type: application/json"',
+    )
+    for who, text in answers.items():
+        run.check(f"{who} answers", bool(text) and expected in readable(text), readable(text)[:120])
+
+
+def readable(text: str) -> str:
+    """A JSON answer with its characters as they are, whatever way they were escaped."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except ValueError:
+        return text.strip()
+
+
+def weights(run: Rehearsal, job: str, model: str) -> None:
+    """The same bytes after training, out of the model registry, and in the serving container."""
+    name, _, version = model.partition(":")
+    folder = FOLDER.parent / "rehearsal-model"
+    download = (
+        "import sys; from scripts.azure.client import connect; "
+        "connect().ml.models.download(sys.argv[1], sys.argv[2], download_path=sys.argv[3])"
+    )
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    run_program(run.environ, str(setup.python()), "-c", download, name, version, str(folder))
+    registered = {hash_of(path) for path in folder.rglob(WEIGHTS)}
+    log = run.verb("cloud-logs", JOB=job)
+    published = {
+        line.split("sha256:")[1].split()[0] for line in log.splitlines() if "sha256:" in line
+    }
+    served = serving(run.azure)
+    run.check(
+        "the weights are the same bytes in job, registry and server",
+        len(registered) == 1 and registered == served and registered <= published,
+        {"job": sorted(published), "registry": sorted(registered), "server": sorted(served)},
+    )
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def serving(azure: LocalAzure) -> set[str]:
+    """Hashes of the weights as the running deployments see them."""
+    if not isinstance(azure.runtime, Compose):
+        return {hash_of(path) for path in (FOLDER / "deployments").rglob(WEIGHTS)}
+    filters = ["--filter=label=homeport.role=rehearsal", "--filter=label=homeport.deployment"]
+    _, found = probe(["docker", "ps", "--quiet", *filters])
+    look = f"find /var/azureml-app -name {WEIGHTS} -exec sha256sum {{}} +"
+    hashes = set()
+    for container in found.split():
+        _, said = probe(["docker", "exec", container, "sh", "-c", look])
+        hashes |= {line.split()[0] for line in said.splitlines()}
+    return hashes
+
+
+def hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_program(environ: Mapping[str, str], *command: str, stdin: str = "") -> str:
+    """Run a program against the local Azure; its stdout. CommandError where it fails."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(environ), input=stdin, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise CommandError(
+            f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}", done.returncode
+        )
+    return done.stdout
+
+
+def conclude(run: Rehearsal, error: VerbError | None) -> int:
+    """Write the report, show the table, and say the verdict; the exit code."""
+    holds = error is None and all(finding["holds"] for finding in run.findings.values())
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = OUTPUTS / "rehearsals" / stamp
+    folder.mkdir(parents=True)
+    egress = FOLDER / "egress.jsonl"
+    if egress.is_file():
+        (folder / "egress.jsonl").write_bytes(egress.read_bytes())
+    report = {
+        "label": "rehearsed, not Azure",
+        "recipe": run.recipe.name,
+        "passed": holds,
+        "error": str(error or ""),
+        "seconds": run.seconds,
+        "findings": run.findings,
+    }
+    (folder / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    say("")
+    for title, seconds in run.seconds.items():
+        say(f"{seconds:7.1f} s  {title}")
+    say(f"{sum(run.seconds.values()):7.1f} s  in all")
+    for name, finding in run.findings.items():
+        if not finding["holds"]:
+            say(f"not so: {name}: {finding['found']}")
+    if error:
+        say(f"error: {error}")
+    say(f"{'passed' if holds else 'FAILED'}: rehearsed, not Azure; report: {relative(folder)}")
+    print(folder / "report.json")
+    return 0 if holds else (error.exit_code if error else FAILED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make rehearse", description="Rehearse the cloud path against a local Azure."
+    )
+    parser.add_argument("--recipe", type=Path, default=flag_default("RECIPE", DEFAULT_RECIPE))
+    parser.add_argument("--set", default=flag_default("SET"), help="overrides of the recipe")
+    parser.add_argument(
+        "--runtime", default=flag_default("RUNTIME", "auto"), help="auto, docker or host"
+    )
+    parser.add_argument(
+        "--up", action="store_true", help="only start the local Azure, and leave it"
+    )
+    parser.add_argument(
+        "--down", action="store_true", help="only stop it, and forget what is in it"
+    )
+    arguments = parser.parse_args()
+    environ = environment()
+    runtime = choose_runtime(arguments.runtime)
+    device = choose_device({**environ, "HOMEPORT_DEVICE": "cpu"}, runtime.value)
+    azure = local_azure(environ, runtime, device)
+    if arguments.down:
+        say("stopped the local Azure" if azure.stop() else "no local Azure is running")
+        return
+    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    say(f"runtime: {runtime}")
+    prepare(azure.runtime)
+    azure.start()
+    if arguments.up:
+        say(f"use it:  {shell_line()}; make cloud-plan")
+        say("end it:  make rehearsal-down")
+        return
+    run = Rehearsal(
+        azure, recipe, arguments.recipe, arguments.set, {**environ, **azure.variables()}
+    )
+    error = None
+    try:
+        rehearse(run)
+    except VerbError as failed:
+        error = failed
+    finally:
+        azure.stop()
+    sys.exit(conclude(run, error))
+
+
+def prepare(runtime: Compose | Host) -> None:
+    """Build or install all that the verbs need, while the way to the internet is still open."""
+    if isinstance(runtime, Compose):
+        runtime.build("train")
+        runtime.build("serve")
+    else:
+        runtime.prepare()
+
+
+if __name__ == "__main__":
+    run_verb(main)
