@@ -11,7 +11,7 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export YES JOB ENDPOINT TARGET FINISH PUSH
+export YES JOB ENDPOINT TARGET FINISH PUSH FAULTS
 
 ##@ Local
 .PHONY: local-check local-train local-serve watch local-stop local-logs ask track
@@ -64,7 +64,7 @@ cloud-smoke: cloud-setup ## The whole path once on a real subscription, at the c
 
 ##@ Rehearsal
 .PHONY: rehearse rehearsal-up rehearsal-down
-rehearse: cloud-setup ## The whole cloud path, for real, against a local Azure, for free  [RECIPE=…] [RUNTIME=…]
+rehearse: cloud-setup ## The whole cloud path, for real, against a local Azure, for free  [RECIPE=…] [FAULTS=1]
 	@$(RUN) scripts.rehearse
 rehearsal-up: cloud-setup ## Start the local Azure and leave it, to type the cloud verbs against it
 	@$(RUN) scripts.rehearse --up

@@ -1,4 +1,4 @@
-"""The local Azure, started and stopped: three containers of docker-compose.yml, or a process here.
+"""The local Azure, started and stopped: containers of docker-compose.yml, or a process here.
 
 What the cloud verbs need to reach it stands in `.cache/rehearsal/env`; with those variables set,
 they all work against it. Its state is forgotten when it stops; the images pushed to it stay.
@@ -17,10 +17,10 @@ from typing import Any
 
 from scripts import setup
 from scripts.console import say
-from scripts.docker import IMAGE_USER, Compose, give
+from scripts.docker import IMAGE_USER, Compose, give, project
 from scripts.errors import MachineError
 from scripts.host import Host, started
-from scripts.runtime import Choice
+from scripts.runtime import Choice, probe
 from scripts.settings import CACHE, ROOT, relative
 
 FOLDER = CACHE / "rehearsal"
@@ -31,7 +31,7 @@ LOG = CACHE / "rehearsal.log"
 SOCKET = Path("/var/run/docker.sock")
 START_SECONDS = 60
 STOP_SECONDS = 30
-SERVICES = ("azure", "storage", "registry")
+SERVICES = ("azure", "registry")
 
 
 class LocalAzure:
@@ -118,6 +118,9 @@ class LocalAzure:
         if isinstance(self.runtime, Compose):
             was = bool(self.runtime.up(SERVICES)) or was
             self.runtime.run("rm", "--stop", "--force", *SERVICES, quiet=True)
+            if left := containers():  # of a local Azure that was killed
+                probe(["docker", "rm", "--force", *left])
+            probe(["docker", "network", "rm", network()])
             if self.runtime.as_root and FOLDER.is_dir():
                 give(FOLDER, 0)
                 give(IMAGES, 0)
@@ -138,6 +141,17 @@ class LocalAzure:
                 os.killpg(pid, signal.SIGKILL)
             time.sleep(0.1)
         return True
+
+
+def network() -> str:
+    """The Docker network of the local Azure, its jobs and deployments; it has no way out."""
+    return f"{project()}_rehearsal"
+
+
+def containers() -> list[str]:
+    """Containers of jobs and deployments, and of the local Azure itself."""
+    _, found = probe(["docker", "ps", "--all", "--quiet", f"--filter=network={network()}"])
+    return found.split()
 
 
 def shell_line() -> str:

@@ -20,14 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import setup
+from scripts import rehearse_faults, setup
 from scripts.console import run_verb, say
 from scripts.docker import Compose
 from scripts.errors import CommandError, VerbError
 from scripts.host import Host
 from scripts.local_serve import SAMPLE, sample_request
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
-from scripts.rehearsal import FOLDER, LocalAzure, local_azure, shell_line
+from scripts.rehearsal import FOLDER, LocalAzure, containers, local_azure, shell_line
 from scripts.runtime import choose_device, choose_runtime, probe
 from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
 from train.recipe import Recipe
@@ -111,6 +111,13 @@ def rehearse(run: Rehearsal) -> None:
     run.check("nothing left this machine", True, f"only {', '.join(sorted(report['hosts']))}")
 
 
+def faults(run: Rehearsal) -> None:
+    """Every fault of scripts/rehearse_faults.py."""
+    for outcome in rehearse_faults.run_cases(run.azure, run.environ, str(run.path)):
+        found = f"make {outcome.case.target} ended with {outcome.code}: {outcome.last()}"
+        run.findings[outcome.case.name] = {"holds": outcome.holds, "found": found}
+
+
 def ask(run: Rehearsal, endpoint: str) -> None:
     """The deployed model answers: the verb, the SDK's own invoke, and curl with the key."""
     asked = sample_request()
@@ -173,11 +180,9 @@ def serving(azure: LocalAzure) -> set[str]:
     """Hashes of the weights as the running deployments see them."""
     if not isinstance(azure.runtime, Compose):
         return {hash_of(path) for path in (FOLDER / "deployments").rglob(WEIGHTS)}
-    filters = ["--filter=label=homeport.role=rehearsal", "--filter=label=homeport.deployment"]
-    _, found = probe(["docker", "ps", "--quiet", *filters])
     look = f"find /var/azureml-app -name {WEIGHTS} -exec sha256sum {{}} +"
     hashes = set()
-    for container in found.split():
+    for container in containers():
         _, said = probe(["docker", "exec", container, "sh", "-c", look])
         hashes |= {line.split()[0] for line in said.splitlines()}
     return hashes
@@ -223,8 +228,7 @@ def conclude(run: Rehearsal, error: VerbError | None) -> int:
         say(f"{seconds:7.1f} s  {title}")
     say(f"{sum(run.seconds.values()):7.1f} s  in all")
     for name, finding in run.findings.items():
-        if not finding["holds"]:
-            say(f"not so: {name}: {finding['found']}")
+        say(f"{'ok' if finding['holds'] else 'NOT SO':>7}  {name}: {finding['found']}")
     if error:
         say(f"error: {error}")
     say(f"{'passed' if holds else 'FAILED'}: rehearsed, not Azure; report: {relative(folder)}")
@@ -268,7 +272,10 @@ def main() -> None:
     )
     error = None
     try:
-        rehearse(run)
+        if arguments.faults:
+            run.step("faults", lambda: faults(run))
+        else:
+            rehearse(run)
     except VerbError as failed:
         error = failed
     finally:

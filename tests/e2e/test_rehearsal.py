@@ -1,0 +1,30 @@
+"""The cloud path in a fresh clone, against a local Azure, in containers and in processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.runtime import missing_docker
+from tests.e2e.conftest import clone
+from tests.local_azure import lacking
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("runtime", ["docker", "host"])
+def test_a_rehearsal_in_a_fresh_clone_passes_and_leaves_nothing(
+    runtime: str, tmp_path: Path
+) -> None:
+    if runtime == "docker" and (reason := missing_docker()):
+        pytest.skip(f"the Docker runtime was not tested: {reason}")
+    if runtime == "host" and (reason := lacking()):
+        pytest.skip(f"the local Azure was not tested without Docker: {reason}")
+    fresh = clone(tmp_path / "home port", runtime)
+    done = fresh.make("rehearse", minutes=25)
+    report = json.loads(Path(fresh.folder, done.stdout.split()[-1]).read_text())
+    assert report["passed"]
+    assert report["label"] == "rehearsed, not Azure"
+    assert "キャンベラ" in report["findings"]["curl with the key answers"]["found"]
+    assert "passed: rehearsed, not Azure" in done.stderr
+    assert "stopped" not in fresh.make("rehearsal-down").stderr.replace("no local", "")
