@@ -1,5 +1,6 @@
 """The one local Azure: its settings, and the parts that all routes share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from emulator.nodes import Nodes
 from emulator.operations import Operations
 from emulator.storage import Storage
 from emulator.store import Store
+from emulator.tokens import Tokens
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 TENANT = "99999999-0000-0000-0000-000000000000"
@@ -32,6 +34,10 @@ class Settings:
     """Storage account; also the name of the container registry and the key vault."""
     guid: str = "11111111-2222-3333-4444-555555555555"
     """The workspace's id, and the object id of its identity."""
+    registry: str = ""
+    """`http://HOST:PORT` of the registry that holds the images; empty where there is none."""
+    hurry: float = 1.0
+    """Initial delays of probes are multiplied by this: 1 as on Azure, less only in tests."""
 
     @property
     def group_id(self) -> str:
@@ -48,6 +54,28 @@ class Settings:
     @property
     def api(self) -> str:
         return f"https://{self.location}.api.azureml.ms"
+
+    @property
+    def login_server(self) -> str:
+        """Host of the container registry."""
+        return f"{self.account}.azurecr.io"
+
+    @property
+    def vault(self) -> str:
+        """Host of the key vault."""
+        return f"{self.account}.vault.azure.net"
+
+    @property
+    def storage_id(self) -> str:
+        return f"{self.group_id}/providers/Microsoft.Storage/storageAccounts/{self.account}"
+
+    @property
+    def registry_id(self) -> str:
+        return f"{self.group_id}/providers/Microsoft.ContainerRegistry/registries/{self.account}"
+
+    @property
+    def vault_id(self) -> str:
+        return f"{self.group_id}/providers/Microsoft.KeyVault/vaults/{self.account}"
 
     @property
     def blob_container(self) -> str:
@@ -71,5 +99,9 @@ class Azure:
     journal: Journal
     faults: Faults
     nodes: Nodes
+    tokens: Tokens
     secrets: dict[str, str] = field(default_factory=dict)
     """What is in the key vault, by the secret's name."""
+    node_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables by which jobs and deployments reach this Azure and their managed identity; paths in
+    it are as they see them."""

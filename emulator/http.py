@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 class Refusal(Exception):
@@ -47,6 +47,13 @@ class Dropped(Exception):
     """The connection is to be closed without an answer: a fault that was asked for."""
 
 
+class Readable(Protocol):
+    """A body that is read as it comes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; none at its end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request; header names are in lower case, the path is decoded, without `//` and query."""
@@ -57,6 +64,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    stream: Readable | None = None
+    """Stands for `body` where that may be gigabytes: requests to the container registry."""
 
     @property
     def api_version(self) -> str:
@@ -72,7 +81,11 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer: JSON for dicts and lists, bytes as they are, an iterator as a chunked stream."""
+    """One answer: JSON for dicts and lists, bytes as they are, an iterator as a stream.
+
+    A stream is chunked unless `headers` give its Content-Length; its generator is closed where the
+    client goes away. A Content-Type in `headers` stands for the one of the body's kind.
+    """
 
     status: int = 200
     body: dict[str, Any] | list[Any] | bytes | Iterator[bytes] | None = None

@@ -5,9 +5,13 @@ A problem is anything that must not happen in a rehearsal: a request that this A
 """
 
 import json
+import re
 import threading
+import urllib.parse
 from pathlib import Path
 from typing import Any
+
+from emulator.http import Request
 
 
 class Journal:
@@ -46,3 +50,94 @@ class Journal:
     def _append(self, path: Path, entry: dict[str, Any]) -> None:
         with self._lock, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+SECRET_KEYS = {
+    "environmentvariables",
+    "sastoken",
+    "key",
+    "primarykey",
+    "secondarykey",
+    "accesstoken",
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "client_assertion",
+    "secret",
+    "connectionstring",
+}
+"""Members whose value is never kept, in lower case; of a map, its values."""
+VAULT = re.compile(r"[^.]+\.vault\.azure\.net")
+SIGNATURE = re.compile(r"\b(sig|code)=[^&\s\"']+")
+HIDDEN = "…"
+LONGEST = 200_000
+"""Bytes of a body that is kept; a longer one leaves its length."""
+
+
+def without_secrets(entry: dict[str, Any]) -> dict[str, Any]:
+    """The exchange as it may be kept: bodies as JSON, secrets and what is no text left out."""
+    kept = dict(entry)
+    for side in ("request", "response"):
+        body = kept[side]
+        if isinstance(body, bytes):
+            body = _parsed(body)
+        elif body is not None and not isinstance(body, dict | list):
+            body = "a stream"
+        if VAULT.fullmatch(entry["host"]) and isinstance(body, dict) and "value" in body:
+            body = {**body, "value": HIDDEN}
+        kept[side] = _hide(body)
+    kept["query"] = _hide(kept["query"])
+    return kept
+
+
+def shape(request: Request) -> str:
+    """The request without the names in it: `PUT …/workspaces/jobs 2025-01-01-preview`."""
+    path = request.path
+    if "/providers/" in path:
+        front, _, rest = path.rpartition("/providers/")
+        provider, *parts = rest.split("/")
+        lead = front.split("/subscriptions/")[0]
+        path = "/".join([lead, provider, *parts[::2]])
+        if len(parts) % 2 and len(parts) > 1:
+            path += " (list or action)"
+    elif request.host.endswith(".azurecr.io"):
+        path = re.sub(r"(uploads|blobs|manifests)/.+", r"\1/*", path)
+    elif request.host.endswith(".vault.azure.net"):
+        path = "/secrets/*"
+    host = re.sub(r"^[^.]+\.(?=.*\.inference\.|api\.|azurecr|vault)", "*.", request.host)
+    return f"{request.method} {host} {path} {request.api_version}".rstrip()
+
+
+def _parsed(body: bytes) -> Any:
+    if not body:
+        return None
+    if len(body) > LONGEST:
+        return f"{len(body)} bytes"
+    try:
+        return json.loads(body)
+    except ValueError:
+        pass
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return f"{len(body)} bytes"
+    form = urllib.parse.parse_qsl(text)
+    return dict(form) if form else text
+
+
+def _hide(value: Any) -> Any:
+    if isinstance(value, dict):
+        hidden = {}
+        for key, part in value.items():
+            if key.lower() not in SECRET_KEYS or part is None:
+                hidden[key] = _hide(part)
+            elif isinstance(part, dict):
+                hidden[key] = dict.fromkeys(part, HIDDEN)
+            else:
+                hidden[key] = HIDDEN
+        return hidden
+    if isinstance(value, list):
+        return [_hide(part) for part in value]
+    if isinstance(value, str):
+        return SIGNATURE.sub(rf"\1={HIDDEN}", value)
+    return value

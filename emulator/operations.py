@@ -5,12 +5,14 @@ The headers are the service's own: Azure-AsyncOperation names the status, Locati
 """
 
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from emulator.faults import Faults
 from emulator.http import ARM, Refusal, Reply, Request, Route
 from emulator.journal import Journal
 from emulator.store import Store, now
@@ -31,10 +33,13 @@ class Operation:
 class Operations:
     """Starts operations and answers for their state."""
 
-    def __init__(self, store: Store, journal: Journal, host: str, prefix: str) -> None:
+    def __init__(
+        self, store: Store, journal: Journal, faults: Faults, host: str, prefix: str
+    ) -> None:
         """`host` is `https://management.azure.com`, `prefix` the path of its operations."""
         self._store = store
         self._journal = journal
+        self._faults = faults
         self._base = f"{host}{prefix}"
         self._operations: dict[str, Operation] = {}
 
@@ -53,6 +58,8 @@ class Operations:
 
         def run() -> None:
             try:
+                if fault := self._faults.take("slow", path=target):
+                    time.sleep(fault.seconds)
                 work()
                 self._settle(target, "Succeeded")
             except Refusal as refusal:
@@ -75,9 +82,13 @@ class Operations:
         }
 
     def _settle(self, target: str, state: str) -> None:
-        if target and self._store.get(target):
+        if not target:
+            return
+        try:
             with self._store.changed(target) as resource:
                 resource["properties"]["provisioningState"] = state
+        except KeyError:
+            return  # it was deleted meanwhile
 
     def status(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET mfeOperationsStatus: InProgress, Succeeded, or Failed with its error."""

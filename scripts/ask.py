@@ -1,27 +1,70 @@
-"""Ask the local server one question, and show the curl that does the same."""
+"""Ask the local server, or with TARGET=cloud the endpoint, one question; show the curl for it."""
 
 import argparse
 import json
+import shlex
+from pathlib import Path
+from typing import Any
 
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, MachineError, UsageError
 from scripts.local_serve import address, curl, read_port
+from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
 
 SECONDS = 200
-"""Longer than the server may take for an answer."""
+"""Longer than the local server may take for an answer."""
+SAMPLE = "オーストラリアの首都はどこですか？"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make ask", description="Ask the local server.")
+    parser = argparse.ArgumentParser(
+        prog="make ask", description="Ask the local server, or the endpoint (TARGET=cloud)."
+    )
     parser.add_argument("--prompt", default=flag_default("PROMPT"), help="the question")
-    parser.add_argument("--port", default=flag_default("PORT", "5001"))
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    parser.add_argument("--port", default=flag_default("PORT", "5001"), help="of the local server")
+    parser.add_argument(
+        "--target", default=flag_default("TARGET", "local"), help="local or cloud (%(default)s)"
+    )
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        default=flag_default("RECIPE", DEFAULT_RECIPE),
+        help="whose endpoint is asked",
+    )
+    parser.add_argument("--set", default=flag_default("SET"), help="overrides of the recipe")
+    parser.add_argument(
+        "--endpoint", default=flag_default("ENDPOINT"), help="instead of the recipe's"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=bool(flag_default("JSON")),
+        help="print the whole answer as JSON",
+    )
     arguments = parser.parse_args()
-    port = read_port(arguments.port)
+    if arguments.target not in ("local", "cloud"):
+        raise UsageError(f"TARGET is {arguments.target!r}: use local or cloud.")
     if not arguments.prompt:
-        raise UsageError("PROMPT is empty: make ask PROMPT='オーストラリアの首都はどこですか？'")
+        raise UsageError(f"PROMPT is empty: make ask PROMPT='{SAMPLE}'")
     body = {"prompt": arguments.prompt}
+    if arguments.target == "local":
+        answer = ask_local(read_port(arguments.port), body)
+    else:
+        overrides = shlex.split(arguments.set)
+        if arguments.endpoint:
+            overrides.append(f"cloud.endpoint={arguments.endpoint}")
+        answer = ask_cloud(arguments.recipe, overrides, body)
+    if arguments.json:
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    if answer.get("reasoning"):
+        say(f"reasoning: {answer['reasoning']}")
+    print(answer["output"])
+
+
+def ask_local(port: int, body: dict[str, Any]) -> dict[str, Any]:
+    """The local server's answer; notes that its image has answered here."""
     say(curl(port, body))
     import requests
 
@@ -32,19 +75,39 @@ def main() -> None:
     except requests.Timeout:
         raise MachineError(f"no answer within {SECONDS} s; next: make local-logs") from None
     try:
-        answer = reply.json()
+        answer: dict[str, Any] = reply.json()
     except ValueError:
         raise CommandError(
             f"HTTP {reply.status_code}, and no JSON: {reply.text[:200]}", 1
         ) from None
     if not reply.ok:
         raise CommandError(f"HTTP {reply.status_code}: {answer['error']['message']}", 1)
-    if arguments.json:
-        print(json.dumps(answer, ensure_ascii=False))
-        return
-    if answer.get("reasoning"):
-        say(f"reasoning: {answer['reasoning']}")
-    print(answer["output"])
+    from scripts.azure import images
+
+    images.remember_answer(port, model=str(answer.get("model", "")))
+    return answer
+
+
+def ask_cloud(path: Path, overrides: list[str], body: dict[str, Any]) -> dict[str, Any]:
+    """The endpoint's answer."""
+    recipe = find_recipe(path, overrides)
+    from scripts.azure import endpoints, names, rollout
+    from scripts.azure.client import connect
+    from scripts.azure.timeouts import Timeouts
+
+    cloud = connect()
+    name = names.endpoint_name(recipe, cloud.workspace.guid)
+    there = endpoints.find(cloud, name)
+    if there is None:
+        raise UsageError(
+            f"there is no endpoint {name} in {cloud.workspace.name}; next: make cloud-deploy"
+        )
+    client = rollout.client(cloud, there, Timeouts().client_seconds)
+    say(client.curl(body))
+    answer = client.ask(body)
+    by = f"{name}, deployment {answer.deployment}" if answer.deployment else name
+    say(f"answered by {by}{f' ({cloud.label()})' if cloud.label() else ''}")
+    return answer.body
 
 
 if __name__ == "__main__":

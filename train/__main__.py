@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from train import distributed, interruption, launch
+from train import distributed, hub_token, interruption, launch
 from train.errors import Interrupted, MachineError, TrainError
 from train.recipe import load
 
@@ -20,7 +20,8 @@ EPILOG = """\
 outputs:      OUTPUTS/<recipe>/<run id>/ with recipe.yaml, data/, adapter/, merged/, report.html,
               metrics.json
 environment:  RECIPE_<SECTION>__<KEY>=value overrides the recipe, the command line overrides both;
-              RANK, WORLD_SIZE, MASTER_ADDR … as Azure ML and torchrun set them
+              RANK, WORLD_SIZE, MASTER_ADDR … as Azure ML and torchrun set them;
+              HOMEPORT_HUB_TOKEN_SECRET names a key vault's secret with the hub token of a job
 exit codes:   0 done, 1 a bug (with traceback), 2 wrong input, 3 this machine cannot (disk, memory),
               4 the result failed its check, 5 stopped by a signal; the same command goes on
 """
@@ -55,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--gpu", help="with --check: estimate for this GPU, such as H100")
     parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="copy the finished model to FOLDER/merged too, such as a job's output; a run of this "
+        "recipe that is finished is then not made again",
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="start anew, even if a run is unfinished"
     )
     arguments = parser.parse_intermixed_args(argv)  # overrides may follow a flag
@@ -73,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interruption.caught() as stop:
             recipe = load(arguments.recipe, arguments.overrides)
+            hub_token.fetch(os.environ)
             if arguments.check:
                 from train.check import check
 
@@ -88,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
                 cache=arguments.cache,
                 stop=stop,
                 fresh=arguments.fresh,
+                model=arguments.model,
             )
     except (TrainError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """One fine-tune: prepare the rows → evaluate → train → merge → check → evaluate → report.
 
     run(recipe, outputs=Path("outputs"), cache=Path(".cache"), stop=stop) -> the run's folder
+    run(…, model=Path("/mnt/model"))        then its model is also copied there (train/publish.py)
 
 Every part leaves its result in the run's folder (train/runs.py) under its final name only when it
 is whole, and is not done again where that is there. So a run that was stopped, or whose machine was
@@ -17,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from train import distributed, runs, tracking
+from train import distributed, publish, runs, tracking
 from train import recipe as recipes
 from train.data import prepare
 from train.data.convert import read, read_pairs
@@ -48,10 +49,18 @@ class Job:
 
 
 def run(
-    recipe: Recipe, *, outputs: Path, cache: Path, stop: Stop, fresh: bool = False
+    recipe: Recipe,
+    *,
+    outputs: Path,
+    cache: Path,
+    stop: Stop,
+    fresh: bool = False,
+    model: Path | None = None,
 ) -> Path | None:
     """Run the whole recipe, or go on with it. Raises TrainError's kinds; `latest` moves at the end.
 
+    With `model` the finished model is also copied there; where the same recipe has a finished run
+    already, that is all that is done, unless `fresh`.
     Returns the folder of the finished run; None in a process that is not the main one.
     """
     import torch
@@ -63,19 +72,31 @@ def run(
         )
     distributed.start(cpu=not cuda)
     if not distributed.is_main():
-        job = begin(recipe, distributed.from_main(None), cache)
-        learn(job, stop, Tracker())
+        shared = distributed.from_main(None)
+        if shared is None:  # nothing to train
+            distributed.leave()
+            return None
+        learn(begin(recipe, shared, cache), stop, Tracker())
         return None
 
     def fits(folder: Path) -> bool:
         return prepare.unchanged(recipe, folder / "data", cache)
 
-    text = recipes.dump(recipe)
-    with runs.opened(outputs / recipe.name, text, fits, fresh=fresh) as folder:
+    text, parent = recipes.dump(recipe), outputs / recipe.name
+    if model and not fresh and (done := runs.finished(parent, text, fits)):
+        log.info("run: %s (finished before; --fresh would start anew)", done)
+        distributed.from_main(None)
+        distributed.leave()
+        publish.publish(done, model)
+        return done
+    with runs.opened(parent, text, fits, fresh=fresh) as folder:
         distributed.from_main(folder)
         with tracking.opened(recipe, folder, outputs) as tracker:
             job = begin(recipe, folder, cache)
             finish(job, learn(job, stop, tracker), stop, tracker)
+    if model:
+        stop.check()
+        publish.publish(folder, model)
     return folder
 
 

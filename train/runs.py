@@ -10,7 +10,7 @@ outputs/<recipe>/<run id>/
     after.json       the evaluation after training
     report.html      the curves, the data and what changed, for people
     metrics.json     all figures; a run that has it is finished
-outputs/<recipe>/latest → the newest run that finished and passed its checks
+outputs/<recipe>/latest → the newest run that finished and passed its checks, where links can be
 """
 
 import contextlib
@@ -24,11 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 log = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
 LOCK = ".lock"
+PLACES = (("model", "base"), ("model", "adapter"), ("data", "train"), ("data", "validation"))
+"""Keys of a recipe that may name a path."""
 
 
 @contextlib.contextmanager
@@ -41,7 +45,7 @@ def opened(
     else a new one. `fresh` always makes a new one.
     """
     for folder in [] if fresh else unfinished(parent):
-        if (folder / RECIPE).read_text(encoding="utf-8") != recipe:
+        if not _same((folder / RECIPE).read_text(encoding="utf-8"), recipe):
             log.info("run: %s is unfinished, but its recipe differs; not gone on with", folder)
         elif not fits(folder):
             log.info("run: %s is unfinished, but its data has changed since", folder)
@@ -61,10 +65,42 @@ def opened(
 
 def unfinished(parent: Path) -> list[Path]:
     """Runs without their metrics, the newest first."""
+    return [folder for folder in _all(parent) if not (folder / METRICS).exists()]
+
+
+def finished(parent: Path, recipe: str, fits: Callable[[Path], bool]) -> Path | None:
+    """The newest finished run of the same `recipe` (its text) of which `fits` holds."""
+    for folder in _all(parent):
+        text = (folder / RECIPE).read_text(encoding="utf-8")
+        if (folder / METRICS).exists() and _same(text, recipe) and fits(folder):
+            return folder
+    return None
+
+
+def _all(parent: Path) -> list[Path]:
+    """Folders of runs, the newest first; `latest` is none."""
     found = (path.parent for path in parent.glob(f"*/{RECIPE}"))
-    return sorted(
-        (f for f in found if not f.is_symlink() and not (f / METRICS).exists()), reverse=True
-    )
+    return sorted((folder for folder in found if not folder.is_symlink()), reverse=True)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two recipes are the same; in a job of Azure ML but for where its inputs are mounted.
+
+    Each attempt of a job finds them elsewhere. Their contents are the same there: the name of the
+    job, and with it of the folder that its attempts share, is made of them.
+    """
+    if one == other:
+        return True
+    return "AZUREML_RUN_ID" in os.environ and _without_places(one) == _without_places(other)
+
+
+def _without_places(text: str) -> Any:
+    values = yaml.safe_load(text)
+    for section, key in PLACES:
+        place = values[section][key]
+        if place and place.startswith("/"):
+            values[section][key] = Path(place).name
+    return values
 
 
 def _new(parent: Path) -> Path:
@@ -112,8 +148,11 @@ def read_json(path: Path) -> Any:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside `folder` point to it, in one step."""
+    """Let `latest` beside `folder` point to it, in one step; a mount without links goes without."""
     link = folder.parent / f".latest-{folder.name}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    os.replace(link, folder.parent / "latest")
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name)
+        os.replace(link, folder.parent / "latest")
+    except OSError as error:  # blob storage, for one, has no links
+        log.info("latest: %s has no links (%s); the run is %s", folder.parent, error, folder.name)

@@ -39,6 +39,10 @@ class Program:
     port: int | None = None
     """Port that it serves on, if it serves."""
     shm_size: str = "2g"
+    folder: str | None = None
+    """Working directory, as `Nodes.where` gives it; None is the image's own."""
+    beside: str | None = None
+    """Name of a running program whose network it shares: 127.0.0.1 is the same for both."""
 
 
 class Running(Protocol):
@@ -77,3 +81,6 @@ class Nodes(Protocol):
 
     def start(self, program: Program) -> Running:
         """Start it; NodeError where that is not possible."""
+
+    def close(self) -> None:
+        """End all that still runs here, take away what is left of it, and start nothing more."""

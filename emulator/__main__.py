@@ -1,0 +1,117 @@
+"""Run the local Azure until SIGTERM or Ctrl-C; `ready URL` on stdout says that it answers.
+
+    python -m emulator --folder .cache/rehearsal
+
+FOLDER/env holds the variables that clients need, FOLDER/journal what was asked and answered. With
+--storage, another Azurite serves with FOLDER/pki and the account of AZURITE_ACCOUNTS.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import threading
+import urllib.parse
+from contextlib import ExitStack
+from pathlib import Path
+
+from emulator import azurite, certificates
+from emulator.azure import Settings
+from emulator.nodes import NodeError, Nodes
+from emulator.server import Server, serve
+from emulator.storage import AzuriteStorage
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m emulator", description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, required=True, help="for all that it writes")
+    parser.add_argument("--mode", choices=("docker", "host"), default="host", help="of the nodes")
+    parser.add_argument("--bind", default="127.0.0.1", help="address of the proxy (%(default)s)")
+    parser.add_argument(
+        "--proxy-port", type=int, default=0, help="port of the proxy; 0: a free one"
+    )
+    parser.add_argument("--storage", default="", metavar="URL", help="an Azurite that runs already")
+    parser.add_argument("--registry", default="", metavar="URL", help="the registry of images")
+    parser.add_argument(
+        "--engine-registry",
+        default="",
+        metavar="HOST:PORT",
+        help="the same, as the engine dials it",
+    )
+    parser.add_argument("--network", default="", help="Docker network of jobs and deployments")
+    given = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        try:
+            server = start(given, stack)
+        except (azurite.AzuriteError, NodeError, OSError) as problem:
+            raise SystemExit(f"error: {problem}") from None
+        write_env(given.folder / "env", server)
+        print(f"ready {server.proxy_url}", flush=True)  # noqa: T201 - who started us waits for it
+        stop.wait()
+
+
+def start(given: argparse.Namespace, stack: ExitStack) -> Server:
+    """Start all parts; `stack` ends them."""
+    folder = given.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for before in ("journal", "jobs", "nodes"):
+        shutil.rmtree(folder / before, ignore_errors=True)
+    settings = Settings(folder=folder, mode=given.mode, registry=given.registry)
+    url, key = given.storage, ""
+    host = urllib.parse.urlsplit(url).hostname
+    files = certificates.ensure(folder / "pki", [host] if host else [])
+    if url:
+        key = account_key(os.environ.get("AZURITE_ACCOUNTS", ""), settings.account)
+    else:
+        found = azurite.find(Path(".cache/azurite").resolve())
+        process = azurite.start(found, folder / "storage", settings.account, files)
+        stack.callback(process.close)
+        url, key = process.url, process.key
+    nodes = nodes_of(given, folder / "nodes", files.ca)
+    server = serve(
+        settings,
+        AzuriteStorage(settings.account, key, url, files.ca),
+        nodes,
+        bind=given.bind,
+        proxy_port=given.proxy_port,
+        node_host=socket.gethostname() if given.network else "127.0.0.1",
+    )
+    stack.callback(server.close)
+    return server
+
+
+def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
+    """Where jobs and deployments are to run."""
+    if given.mode == "docker":
+        from emulator.nodes.docker import DockerNodes
+
+        return DockerNodes(given.engine_registry, given.network or None, ca)
+    from emulator.nodes.host import HostNodes
+
+    return HostNodes(folder)
+
+
+def account_key(accounts: str, account: str) -> str:
+    """The key of `account` in AZURITE_ACCOUNTS (`name:key;name:key`); SystemExit without it."""
+    for pair in accounts.split(";"):
+        name, _, key = pair.partition(":")
+        if name == account and key:
+            return key
+    raise SystemExit(f"error: AZURITE_ACCOUNTS has no {account}:KEY, which --storage needs.")
+
+
+def write_env(path: Path, server: Server) -> None:
+    """The client's variables as KEY=value lines, for this user only."""
+    part = path.with_name("env.part")
+    part.touch(0o600)
+    part.write_text("".join(f"{key}={value}\n" for key, value in server.env.items()))
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Command jobs: accepted, listed, cancelled, deleted. runner.py runs them.
+
+Other kinds of jobs (pipelines, sweeps, fine-tuning as a service) are refused with 501.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from emulator import commands
+from emulator.assets import not_found
+from emulator.azure import Azure
+from emulator.computes import quota_refusal
+from emulator.execution import ENDED, run_id
+from emulator.http import ARM, WORKSPACE, Refusal, Reply, Request, Route
+from emulator.runner import Runner
+from emulator.storage import locate
+from emulator.store import Resource, now
+
+MUTABLE = ("description", "displayName", "tags", "properties", "isArchived")
+"""What a PUT of a job that is there changes; the rest of it is ignored."""
+
+
+class Jobs:
+    """The routes of jobs."""
+
+    def __init__(self, azure: Azure) -> None:
+        self._azure = azure
+        self._runner = Runner(azure)
+
+    def put(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """PUT: a new job begins (201); one of the name is answered as it stands (200)."""
+        store, given = self._azure.store, dict(request.json()["properties"])
+        if store.get(request.path):
+            with store.changed(request.path) as job:
+                job["properties"].update({k: given[k] for k in MUTABLE if given.get(k) is not None})
+            return Reply(200, self._shown(request.path))
+        if str(given.get("jobType", "")).lower() != "command":
+            raise Refusal(501, "NotEmulated", "Of jobs only command jobs are run here.")
+        if fault := self._azure.faults.take("quota", path=request.path):
+            resources = given.get("resources") or {}
+            raise quota_refusal(self._azure, str(resources.get("instanceType")), fault.cause)
+        properties = self._accepted(groups["name"], given)
+        store.put(request.path, {"properties": properties})
+        record = {"status": "NotStarted", "startTimeUtc": None, "endTimeUtc": None, "error": None}
+        store.put(run_id(request.path), {**record, "submitted": now(), "logs": {}})
+        answer = self._shown(request.path)
+        self._runner.submit(request.path)
+        return Reply(201, answer)
+
+    def get(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """GET."""
+        return Reply(200, self._shown(request.path))
+
+    def listed(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """GET the collection, newest first: listViewType, jobType and tag are heeded."""
+        view = request.query.get("listViewType", "ActiveOnly").lower()
+        kind, tag = request.query.get("jobType", "").lower(), request.query.get("tag", "")
+        found = []
+        for job in reversed(self._azure.store.children(request.path)):
+            archived = bool(job["properties"].get("isArchived"))
+            if view != "all" and archived != (view == "archivedonly"):
+                continue
+            if kind and job["properties"]["jobType"].lower() != kind:
+                continue
+            if tag and not _has_tag(job, tag):
+                continue
+            found.append(job)
+        return Reply(200, {"value": found})
+
+    def cancel(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """POST cancel: 202, and done when the job has ended."""
+        job_id = request.path.rpartition("/")[0]
+        self._shown(job_id)
+        self._runner.cancel(job_id)
+        headers = self._azure.operations.start(
+            request.api_version, lambda: self._wait_for_end(job_id)
+        )
+        del headers["Azure-AsyncOperation"]  # the service answers this one with Location alone
+        return Reply(202, None, headers)
+
+    def delete(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """DELETE a job that has ended; what it wrote stays in storage."""
+        found = self._azure.store.get(request.path)
+        if found is None:
+            return Reply(204)
+        if found["properties"]["status"] not in ENDED:
+            name = groups["name"]
+            raise Refusal(409, "UserError", f"Job {name} has not ended; cancel it before.")
+
+        def remove() -> None:
+            self._azure.store.delete(request.path)
+
+        return Reply(202, None, self._azure.operations.start(request.api_version, remove))
+
+    def _wait_for_end(self, job_id: str) -> None:
+        self._runner.wait(job_id)
+
+    def _shown(self, job_id: str) -> Resource:
+        found = self._azure.store.get(job_id)
+        if found is None:
+            raise not_found(job_id)
+        return found
+
+    def _accepted(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        """The job as the service completes it; Refusal 400 where it cannot run."""
+        settings = self._azure.settings
+        inputs, outputs = given.get("inputs") or {}, dict(given.get("outputs") or {})
+        commands.check(str(given["command"]), inputs, outputs)
+        limits = given.get("limits") or {}
+        if limits.get("timeout"):
+            commands.seconds_of(limits["timeout"])
+        list(commands.processes(given, 0))
+        for member in ("environmentId", "codeId", "computeId"):
+            if given.get(member):
+                self._must_be_there(member, str(given[member]))
+        for key, spec in inputs.items():
+            uri = str(spec.get("uri") or "")
+            if uri.startswith(("/subscriptions/", "azureml:/subscriptions/")):
+                self._must_be_there(f"input {key}", uri.removeprefix("azureml:"))
+        for key, spec in outputs.items():
+            outputs[key] = {"mode": "ReadWriteMount", **_set(spec)}
+            uri = outputs[key].get("uri") or (
+                f"azureml://datastores/workspaceblobstore/paths/azureml/{name}/{key}/"
+            )
+            uri = uri.replace("${{name}}", name).replace("${{output_name}}", key)
+            try:
+                locate(uri, settings, self._azure.store)
+            except KeyError:
+                raise Refusal(400, "UserError", f"Output {key}: there is no {uri}.") from None
+            outputs[key]["uri"] = uri
+        outputs["default"] = {
+            "jobOutputType": "uri_folder",
+            "mode": "ReadWriteMount",
+            "uri": f"azureml://datastores/workspaceartifactstore/ExperimentRun/dcid.{name}",
+        }
+        tracking = f"azureml://{settings.api.removeprefix('https://')}/mlflow/v1.0"
+        studio = f"https://ml.azure.com/runs/{name}?wsid={settings.workspace_id}"
+        return {
+            "description": None,
+            "displayName": name,
+            "experimentName": "Default",
+            "isArchived": False,
+            "parentJobName": None,
+            "computeId": None,
+            "componentId": None,
+            "codeId": None,
+            "distribution": None,
+            "limits": None,
+            "tags": {},
+            "properties": {},
+            "environmentVariables": {},
+            **_set(given),
+            "resources": {"instanceCount": 1, "shmSize": "2g", **_set(given.get("resources"))},
+            "inputs": inputs,
+            "outputs": outputs,
+            "status": "Starting",
+            "services": {
+                "Tracking": _service("Tracking", f"{tracking}{settings.workspace_id}?"),
+                "Studio": _service("Studio", studio),
+            },
+        }
+
+    def _must_be_there(self, member: str, arm_id: str) -> None:
+        name = arm_id.rpartition("/")[2]
+        if member == "computeId" and name.lower() == "serverless":
+            return
+        if re.match(r"/subscriptions/", arm_id) and self._azure.store.get(arm_id):
+            return
+        raise Refusal(400, "UserError", f"{member}: {arm_id} was not found.")
+
+
+def _set(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is given and not null."""
+    return {key: value for key, value in (given or {}).items() if value is not None}
+
+
+def _service(kind: str, endpoint: str) -> dict[str, Any]:
+    return {
+        "jobServiceType": kind,
+        "endpoint": endpoint,
+        "port": None,
+        "status": None,
+        "errorMessage": None,
+        "properties": None,
+        "nodes": None,
+    }
+
+
+def _has_tag(job: Resource, tag: str) -> bool:
+    """`tag` is a tag's name, or `name=value`."""
+    name, equals, value = tag.partition("=")
+    tags = job["properties"].get("tags") or {}
+    return name in tags and (not equals or str(tags[name]) == value)
+
+
+def routes(azure: Azure) -> list[Route]:
+    """Jobs of the workspace."""
+    jobs = Jobs(azure)
+    every = rf"{WORKSPACE}/jobs"
+    one = rf"{every}/(?P<name>[^/]+)"
+    return [
+        Route("PUT", ARM, one, jobs.put),
+        Route("GET", ARM, one, jobs.get),
+        Route("GET", ARM, every, jobs.listed),
+        Route("POST", ARM, rf"{one}/cancel", jobs.cancel),
+        Route("DELETE", ARM, one, jobs.delete),
+    ]

@@ -1,0 +1,248 @@
+"""Runs command jobs: one thread each, which has the data here, runs the processes and tells of it.
+
+    runner = Runner(azure)
+    runner.submit(job_id)        the job's resource is in the store, with all its outputs' URIs
+    runner.cancel(job_id)        SIGTERM to its processes, later SIGKILL
+    runner.wait(job_id)          until it has ended
+
+What the job is up to stands in its resource (status) and in its run record (`run_id`), which run
+history shows. A node that is taken away (fault `preempt`) takes its processes and folders with it,
+without a warning; the job begins again on another, with what its mounted outputs had in storage.
+All processes of a job share one set of folders, also where they stand for several nodes.
+"""
+
+import re
+import shutil
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from emulator.azure import Azure
+from emulator.commands import fill
+from emulator.execution import ENDED, Ended, Execution, Live, Preempted, run_id
+from emulator.nodes import Mount, NodeError, Program
+from emulator.outputs import (
+    DataError,
+    Given,
+    Output,
+    fetch_code,
+    fetch_input,
+    job_mount,
+    outputs_of,
+)
+from emulator.store import now
+
+
+class Runner:
+    """The jobs of one Azure."""
+
+    def __init__(self, azure: Azure) -> None:
+        self._azure = azure
+        self._jobs: dict[str, Job] = {}
+
+    def submit(self, job_id: str) -> None:
+        """Begin the job in the background."""
+        job = Job(self._azure, job_id)
+        self._jobs[job_id.lower()] = job
+        job.thread.start()
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job's end; nothing where it has ended."""
+        job = self._jobs.get(job_id.lower())
+        if job and job.thread.is_alive():
+            job.cancel()
+
+    def wait(self, job_id: str, seconds: float | None = None) -> bool:
+        """Whether it has ended within the time."""
+        job = self._jobs.get(job_id.lower())
+        if job:
+            job.thread.join(seconds)
+        return job is None or not job.thread.is_alive()
+
+
+class Job:
+    """One command job."""
+
+    def __init__(self, azure: Azure, job_id: str) -> None:
+        resource = azure.store.get(job_id)
+        if resource is None:
+            raise KeyError(job_id)
+        self._azure = azure
+        self._id = job_id
+        self._name = str(resource["name"])
+        self._properties: dict[str, Any] = resource["properties"]
+        self._folder = azure.settings.folder / "jobs" / re.sub(r"[^\w.-]", "_", self._name)
+        self._live = Live(azure=azure, job_id=job_id, properties=self._properties, note=self._note)
+        self._status = threading.Lock()
+        self._over = False
+        self.thread = threading.Thread(target=self._run, name=f"job-{self._name}", daemon=True)
+
+    def cancel(self) -> None:
+        """Ask for its end; one that has just ended stays as it is."""
+        with self._status:
+            if not self._over:
+                self._live.canceled.set()
+                self._keep("CancelRequested")
+
+    def _note(self, status: str, **record: Any) -> None:
+        """Keep the status, unless the job is to be cancelled, and what else history is to say."""
+        with self._status:
+            if self._live.canceled.is_set() and status not in ENDED:
+                return
+            self._over = status in ENDED
+            self._keep(status, **record)
+
+    def _keep(self, status: str, **record: Any) -> None:
+        with suppress(KeyError), self._azure.store.changed(run_id(self._id)) as run:
+            run.update(status=status, **record)
+        with suppress(KeyError), self._azure.store.changed(self._id) as job:
+            job["properties"]["status"] = status
+
+    def _run(self) -> None:
+        error: dict[str, Any] | None = None
+        try:
+            self._node_by_node()
+            status = "Completed"
+        except Ended as end:
+            status = end.status
+            error = _error(end.code, str(end)) if end.code else None
+        except Exception as bug:
+            self._azure.journal.problem(f"job {self._name}: {traceback.format_exc()}")
+            status, error = "Failed", _error("SystemError", repr(bug))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._note(status, endTimeUtc=now(), error=error)
+
+    def _node_by_node(self) -> None:
+        attempt = 0
+        while True:
+            attempt += 1
+            self._note("Queued")
+            try:
+                self._on_a_node(attempt)
+                return
+            except Preempted:
+                shutil.rmtree(self._folder)
+
+    def _on_a_node(self, attempt: int) -> None:
+        self._look_for_cancel()
+        self._note("Preparing")
+        image = self._image()
+        try:
+            if fault := self._azure.faults.take("image_pull", path=self._id):
+                raise NodeError(fault.cause or f"manifest for {image} not found.")
+            self._azure.nodes.pull(image)
+            given, mounts, code = self._data()
+        except NodeError as error:
+            sentence = f"Failed to pull Docker image {image}: {error}"
+            raise Ended("Failed", "ImagePullFailure", sentence) from error
+        except DataError as error:
+            raise Ended("Failed", "DataAccessError", str(error)) from error
+        outputs = self._outputs(given, mounts)
+        values = {name: self._as_seen(value) for name, value in given.items()}
+        self._look_for_cancel()
+        program = Program(
+            name=f"homeport-job-{self._name}-{attempt}",
+            image=image,
+            command=fill(str(self._properties["command"]), values),
+            environment={**self._variables(), **_data_variables(values)},
+            mounts=mounts,
+            shm_size=str((self._properties.get("resources") or {}).get("shmSize") or "2g"),
+            folder=self._azure.nodes.where(code) if code else None,
+        )
+        Execution(self._live, program, outputs).run()
+        for own in ("outputs", "logs"):  # the service keeps these two of every working directory
+            if code and (code.folder / own).is_dir():
+                container = self._azure.settings.artifact_container
+                prefix = f"{self._live.artifacts}/{own}"
+                self._azure.storage.upload(code.folder / own, container, prefix)
+
+    def _image(self) -> str:
+        environment = self._azure.store.get(str(self._properties["environmentId"]))
+        if environment is None:
+            raise Ended("Failed", "UserError", "The environment of the job was deleted.")
+        image = environment["properties"].get("image")
+        if not image:
+            sentence = "The environment has no image, and images are not built here."
+            raise Ended("Failed", "ImageBuildFailure", sentence)
+        return str(image)
+
+    def _data(self) -> tuple[dict[str, Given], list[Mount], Mount | None]:
+        """Inputs by `inputs.x`, what is to be mounted, and the working directory if it is ours."""
+        given: dict[str, Given] = {}
+        mounts: list[Mount] = []
+        for name, spec in self._properties["inputs"].items():
+            fetched = fetch_input(
+                self._azure, self._name, name, spec, self._folder / "inputs" / name
+            )
+            given[f"inputs.{name}"] = fetched
+            if fetched.mount:
+                mounts.append(fetched.mount)
+        code, folder = None, self._folder / "code"
+        if self._properties.get("codeId"):
+            code = fetch_code(self._azure, self._name, str(self._properties["codeId"]), folder)
+        elif self._azure.nodes.mode == "host":  # a container begins in its image's own
+            folder.mkdir(parents=True)
+            code = job_mount(self._name, folder, "exe/wd")
+        if code:
+            mounts.append(code)
+        return given, mounts, code
+
+    def _outputs(self, given: dict[str, Given], mounts: list[Mount]) -> list[Output]:
+        """Have the outputs' folders here, and add them to what the command gets."""
+        for name, spec in self._properties["outputs"].items():
+            given[f"outputs.{name}"] = Given(None, str(spec["uri"]))
+        outputs = outputs_of(self._azure, self._properties, self._folder / "outputs")
+        for output in outputs:
+            output.prepare()
+            mount = job_mount(self._name, output.folder, f"cap/data-capability/wd/{output.name}")
+            given[f"outputs.{output.name}"] = Given(mount, "")
+            mounts.append(mount)
+        return outputs
+
+    def _as_seen(self, given: Given) -> str:
+        """The value as the process sees it."""
+        if given.mount is None:
+            return given.value
+        path = self._azure.nodes.where(given.mount)
+        return f"{path}/{given.value}" if given.value else path
+
+    def _variables(self) -> dict[str, str]:
+        """What every job of the service finds in its environment, and what the job asks for."""
+        settings = self._azure.settings
+        experiment = str(self._properties["experimentName"])
+        return {
+            **self._azure.node_environment,
+            "AZUREML_RUN_ID": self._name,
+            "AZUREML_ROOT_RUN_ID": self._name,
+            "AZUREML_EXPERIMENT_NAME": experiment,
+            "AZUREML_ARM_PROJECT_NAME": experiment,
+            "AZUREML_ARM_SUBSCRIPTION": settings.subscription,
+            "AZUREML_ARM_RESOURCEGROUP": settings.resource_group,
+            "AZUREML_ARM_WORKSPACE_NAME": settings.workspace,
+            "AZUREML_WORKSPACE_ID": settings.guid,
+            "AZUREML_WORKSPACE_SCOPE": settings.workspace_id,
+            "AZUREML_SERVICE_ENDPOINT": settings.api,
+            **self._properties["environmentVariables"],
+        }
+
+    def _look_for_cancel(self) -> None:
+        if self._live.canceled.is_set():
+            raise Ended("Canceled")
+
+
+def _data_variables(values: Mapping[str, str]) -> dict[str, str]:
+    """AZURE_ML_INPUT_x and AZURE_ML_OUTPUT_x."""
+    return {
+        f"AZURE_ML_{name.replace('inputs.', 'INPUT_', 1).replace('outputs.', 'OUTPUT_', 1)}": value
+        for name, value in values.items()
+    }
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    """As run history tells it (runhistory's ErrorResponse)."""
+    return {
+        "error": {"code": "UserError", "message": message, "innerError": {"code": code}},
+        "time": now(),
+    }

@@ -1,0 +1,171 @@
+"""What is done again when Azure is busy or a connection breaks, and what each failure is called.
+
+    jobs = call("list the jobs", lambda: list(cloud.ml.jobs.list()))
+
+429, 408, 5xx and broken connections are tried again after growing waits, or after what the service
+asks for (Retry-After). All else, and what does not mend, becomes a CloudError in one sentence. What
+must not be done twice is called with `again=False`: then only what surely was not begun is sent
+again (429, and a connection that never stood). It starts nothing and knows no resource.
+"""
+
+import email.utils
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from scripts.console import say
+from scripts.errors import CloudError
+
+T = TypeVar("T")
+
+BUSY = frozenset({408, 429, 500, 502, 503, 504})
+WAITS: tuple[float, ...] = (1, 2, 4, 8, 16, 30)
+"""Seconds between tries: a minute in all, as long as a service restarts."""
+PATIENT: tuple[float, ...] = (*WAITS, *[30.0] * 18)
+"""Ten minutes: for looking on at what goes on without us."""
+LONGEST = 600.0
+"""Seconds that are waited at the most because the service asks for it."""
+
+
+class Refused(CloudError):
+    """Azure answered with an error that trying again does not mend."""
+
+    def __init__(self, sentence: str, status: int = 0, code: str = "") -> None:
+        super().__init__(sentence)
+        self.status = status
+        """HTTP status."""
+        self.code = code
+        """The service's name of the error, such as ResourceNotFound."""
+
+
+class NotFound(Refused):
+    """404: it is not there."""
+
+
+def call(
+    what: str,
+    function: Callable[[], T],
+    *,
+    again: bool = True,
+    waits: Iterable[float] = WAITS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """The function's result; `what` completes "could not …" in the error, as in `list the jobs`.
+
+    Raises NotFound, Refused, or CloudError where Azure stays unreachable.
+    """
+    from azure.core.exceptions import AzureError
+
+    left = iter(waits)
+    while True:
+        try:
+            return function()
+        except (AzureError, OSError) as error:
+            wait = next(left, None) if transient(error, again=again) else None
+            if wait is None:
+                failure = translate(what, error)
+                if failure is None:  # a bug, or an error of the verb's own
+                    raise
+                raise failure from error
+            wait = retry_after(error) or wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+            say(f"azure:  {_short(error)}; {what} again in {wait:.0f} s")
+            sleep(wait)
+
+
+def transient(error: BaseException, *, again: bool = True) -> bool:
+    """Whether trying again may help; without `again`: and surely nothing was begun."""
+    import requests
+    import urllib3
+    from azure.core import exceptions
+
+    if isinstance(error, exceptions.ClientAuthenticationError):
+        return False
+    if isinstance(error, exceptions.HttpResponseError):
+        status = error.status_code or 0
+        if status:
+            return status in BUSY if again else status == 429
+    if isinstance(error, exceptions.ServiceRequestError):
+        return True  # the connection never stood
+    broken = (
+        exceptions.ServiceResponseError,
+        exceptions.IncompleteReadError,
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        urllib3.exceptions.ProtocolError,
+        ConnectionError,
+        TimeoutError,
+    )
+    chain = (error, error.__cause__, error.__context__)
+    return again and any(isinstance(link, broken) for link in chain)
+
+
+def translate(what: str, error: BaseException) -> CloudError | None:
+    """The error as one sentence; None where it is none of Azure's."""
+    from azure.core import exceptions
+
+    if isinstance(error, exceptions.ClientAuthenticationError):
+        return CloudError(
+            f"could not {what}: Azure does not accept who asks ({_short(error)}): log in with "
+            "az login, or check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+        )
+    if isinstance(error, exceptions.HttpResponseError) and error.status_code:
+        code, message = _said(error)
+        kind = NotFound if error.status_code == 404 else Refused
+        sentence = f"could not {what}: Azure answered {error.status_code} ({code}): {message}"
+        return kind(sentence, error.status_code, code)
+    if transient(error):
+        return CloudError(
+            f"could not {what}: Azure cannot be reached ({_short(error)}): check the network and "
+            "give the same command again."
+        )
+    if isinstance(error, exceptions.AzureError):
+        return CloudError(f"could not {what}: {_short(error)}")
+    return None
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds that the service asks to wait; None where it does not say."""
+    response = getattr(error, "response", None)
+    return seconds(response.headers) if response is not None else None
+
+
+def seconds(headers: Mapping[str, str]) -> float | None:
+    """Retry-After in seconds, whether it gives seconds or a date (RFC 9110, section 10.2.3)."""
+    text = headers.get("Retry-After")
+    if not text:
+        return None
+    try:
+        wait = float(text)
+    except ValueError:
+        try:
+            wait = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(wait, 0.1), LONGEST)
+
+
+def _said(error: Any) -> tuple[str, str]:
+    """Code and message of the innermost detail of Azure's error envelope."""
+    try:
+        envelope = error.response.json()
+        inner = envelope.get("error", envelope)
+        code = inner.get("code") or error.reason
+        while not inner.get("message") and inner.get("details"):
+            inner = inner["details"][0]
+        message = inner["message"]
+    except Exception:  # what a proxy or gateway answers is no envelope
+        return error.reason or "no reason", _short(error)
+    return str(code), " ".join(str(message).split())
+
+
+def _short(error: BaseException) -> str:
+    """The first line of the error, without the addresses of connection objects."""
+    status = getattr(error, "status_code", None)
+    if status in BUSY:
+        return f"Azure answered {status}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) < 300 else f"{lines[0][:300]} …"

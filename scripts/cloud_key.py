@@ -1,0 +1,42 @@
+"""Print the endpoint's key on stdout and nowhere else, for a request made by hand."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from scripts.console import run_verb
+from scripts.errors import UsageError
+from scripts.local_train import DEFAULT_RECIPE, find_recipe
+from scripts.settings import flag_default
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make cloud-key", description="Print the key of the endpoint (make -s cloud-key)."
+    )
+    parser.add_argument("--recipe", type=Path, default=flag_default("RECIPE", DEFAULT_RECIPE))
+    parser.add_argument("--set", default=flag_default("SET"), help="overrides of the recipe")
+    parser.add_argument(
+        "--endpoint", default=flag_default("ENDPOINT"), help="its name, instead of a recipe"
+    )
+    arguments = parser.parse_args()
+    overrides = shlex.split(arguments.set)
+    if arguments.endpoint:
+        overrides.append(f"cloud.endpoint={arguments.endpoint}")
+    recipe = find_recipe(arguments.recipe, overrides)
+    from scripts.azure import endpoints, names
+    from scripts.azure.client import connect
+    from scripts.azure.retry import NotFound
+
+    cloud = connect()
+    name = names.endpoint_name(recipe, cloud.workspace.guid)
+    try:
+        print(endpoints.key(cloud, name))
+    except NotFound:
+        raise UsageError(
+            f"there is no endpoint {name} in {cloud.workspace.name}; next: make cloud-deploy"
+        ) from None
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,92 @@
+"""The SDK makes the same entity of our answers as of the service's own (bodies.py)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from emulator.server import Server
+from tests.emulator.contract import bodies
+from tests.local_azure import bare_azure, environment
+
+pytestmark = pytest.mark.slow  # imports the SDK
+
+sdk = pytest.importorskip("azure.ai.ml", reason="installed by the first cloud verb")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with bare_azure(tmp_path) as server, environment(server):
+        yield server
+
+
+def put(server: Server, path: str, version: str, body: Any) -> Any:
+    token = server.azure.tokens.issue("https://management.azure.com", "me")
+    answer = requests.put(
+        f"https://management.azure.com{server.azure.settings.workspace_id}/{path}",
+        params={"api-version": version},
+        json=body,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def test_of_a_job_that_was_made(server: Server) -> None:
+    from azure.ai.ml._restclient.v2025_01_01_preview.models import JobBase
+    from azure.ai.ml.entities import Job
+
+    def entity(answer: Any) -> Any:
+        job = Job._from_rest_object(JobBase.deserialize(answer))
+        made = {name: str(output) for name, output in job.outputs.items()}
+        return {
+            "name": job.name,
+            "status": job.status,
+            "command": job.command,
+            "environment": job.environment,
+            "variables": job.environment_variables,
+            "inputs": {name: str(value) for name, value in job.inputs.items()},
+            "outputs": re.sub(r"'uri': '[^']*'", "", str(made)),
+            "services": sorted(job.services),
+            "studio": job.studio_url.partition("?")[0],
+            "tags": job.tags,
+            "resources": str(job.resources),
+        }
+
+    ours = put(server, "jobs/job1", "2025-01-01-preview", bodies.job())
+    assert entity(ours) == entity(bodies.job_answer("job1"))
+
+
+def test_of_an_endpoint_that_is_being_made(server: Server) -> None:
+    from azure.ai.ml._restclient.v2022_02_01_preview.models import OnlineEndpointData
+    from azure.ai.ml.entities import OnlineEndpoint
+
+    arm_id = f"{server.azure.settings.workspace_id}/onlineEndpoints/endpoint"
+    recorded = bodies.resource(
+        arm_id,
+        bodies.endpoint(
+            provisioningState="Creating",
+            traffic={},
+            mirrorTraffic={},
+            publicNetworkAccess="Enabled",
+            scoringUri="https://endpoint.eastus.inference.ml.azure.com/score",
+        ),
+    )
+    recorded["kind"] = "Managed"
+    recorded["systemData"]["lastModifiedAt"] = recorded["systemData"]["createdAt"]
+
+    def entity(answer: Any) -> Any:
+        endpoint = OnlineEndpoint._from_rest_object(OnlineEndpointData.deserialize(answer))
+        names = ("name", "tags", "location", "auth_mode", "traffic", "mirror_traffic")
+        state = ("provisioning_state", "scoring_uri", "public_network_access")
+        return {name: getattr(endpoint, name) for name in (*names, *state)} | {
+            "kind": type(endpoint).__name__,
+            "identity": endpoint.identity.type,
+        }
+
+    ours = put(server, "onlineEndpoints/endpoint", "2022-02-01-preview", bodies.endpoint())
+    assert entity(ours) == entity(recorded)
