@@ -59,7 +59,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
     """Start all parts; `stack` ends them."""
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for before in ("journal", "jobs", "nodes"):
+    for before in ("journal", "jobs", "deployments", "nodes"):
         shutil.rmtree(folder / before, ignore_errors=True)
     settings = Settings(folder=folder, mode=given.mode, registry=given.registry)
     url, key = given.storage, ""

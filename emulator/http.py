@@ -1,6 +1,6 @@
 """What travels between the server and the routes: requests, replies, refusals.
 
-A module of routes has one function `routes(azure: Azure) -> list[Route]`; server.py takes the first
+A module of routes has one function `routes(azure: Azure) -> list[Route]`; front.py takes the first
 route that matches method, host and path.
 """
 

@@ -33,6 +33,7 @@ from emulator.outputs import (
     outputs_of,
 )
 from emulator.store import now
+from emulator.tracking import environment
 
 
 class Runner:
@@ -214,6 +215,7 @@ class Job:
         experiment = str(self._properties["experimentName"])
         return {
             **self._azure.node_environment,
+            **environment(self._azure, self._name, experiment),
             "AZUREML_RUN_ID": self._name,
             "AZUREML_ROOT_RUN_ID": self._name,
             "AZUREML_EXPERIMENT_NAME": experiment,

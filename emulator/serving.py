@@ -49,8 +49,10 @@ class Service:
             if resource is None:
                 raise online.canceled()
             spec = deployment_spec.read(self._azure, resource)
-            if self._serving and spec.differs_in_size_only(self._serving.spec):
-                self._serving.resize(spec)
+            serving = self._serving
+            healthy = serving and len(self.instances()) == serving.spec.instances
+            if serving and healthy and spec.differs_in_size_only(serving.spec):
+                serving.resize(spec)
             else:
                 self._replace(spec)
 

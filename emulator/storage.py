@@ -48,7 +48,7 @@ class Storage(Protocol):
         """Copy all files below `folder` to `prefix/`; their number."""
 
 
-BLOCK = 4 << 20
+BLOCK = 32 << 20
 """Bytes that one request of an upload or download carries."""
 SAS_HOURS = 8
 

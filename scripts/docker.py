@@ -34,7 +34,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "train": ("torch.txt", "train.txt"),
     "serve": ("torch.txt", "serve.txt", "openvino.txt"),
     "track": ("track.txt",),
-    "azure": ("emulator.txt", "azurite/package-lock.json"),
+    "azure": ("emulator.txt", "azurite/package-lock.json", "registry.yml"),
 }
 """What is installed in the images, below images/."""
 

@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, level in QUIETER.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "false")  # datasets counts loads by request
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # deprecations between the pinned libraries are ours to follow, not the user's to read
     warnings.simplefilter("ignore", FutureWarning)

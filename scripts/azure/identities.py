@@ -92,7 +92,7 @@ def check(cloud: "Cloud", recipe: "Recipe", what: Literal["train", "deploy"]) ->
     except retry.Refused as error:
         if error.status != 403:
             raise
-        say(f"roles: not checked, since you may not read them ({error.code or 403})")
+        say(f"roles:  not checked, since you may not read them ({error.code or 403})")
         return []
 
 

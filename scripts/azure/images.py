@@ -14,22 +14,19 @@ answered here), layers.json (what a layer is when compressed). Losing them costs
 
 import hashlib
 import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scripts import docker
+from scripts.azure.image_build import build
 from scripts.azure.registry import Registry, login_server
-from scripts.azure.saved_image import MEGABYTE, push_saved
+from scripts.azure.saved_image import MEGABYTE, PLATFORM, push_saved
 from scripts.console import say
-from scripts.errors import CommandError, MachineError, UsageError
-from scripts.runtime import Choice, probe
-from scripts.settings import CACHE, ROOT, environment
+from scripts.errors import MachineError, UsageError
+from scripts.runtime import Choice, missing_docker, probe
+from scripts.settings import CACHE, environment
 
 if TYPE_CHECKING:
     from scripts.azure.client import Cloud
@@ -39,11 +36,6 @@ Role = Literal["train", "serve"]
 
 REPOSITORY = "homeport"
 MEMORY = CACHE / "cloud"
-BUILD = Path("azure/image-build.yml")
-BUILD_SECONDS = 14_400
-"""The CUDA serve image takes longest; az ends a build after an hour by itself."""
-PLATFORM = "amd64"
-"""All machines of Azure ML."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +114,8 @@ def local(role: Role, device: str, environ: Mapping[str, str], rehearsal: str = 
     """
     image = find(role, device, environ, rehearsal)
     if image is None:
+        if lacking := missing_docker():
+            raise MachineError(f"{lacking}, which builds the images: mend that, or use PUSH=build.")
         docker.Compose(environ, Choice(device, "the instance type")).build(role)
         image = _inspect(role, device)
     if image is None:
@@ -147,22 +141,23 @@ def reference(cloud: "Cloud", image: LocalImage) -> str:
 def push(cloud: "Cloud", image: LocalImage) -> str:
     """Bring the image into the workspace's registry, unless it is there; its reference."""
     if ref := reference(cloud, image):
-        say(f"image: {ref} (there already)")
+        host = cloud.workspace.rehearsal == "host"
+        say(f"image:   {ref} ({'stands for these sources' if host else 'there already'})")
         return ref
     server = login_server(cloud)
     if not image.built:
-        _build_there(server, image)
+        build(server, image)
         return _built(cloud, image)
     _need_fit(cloud, image)
     registry = Registry(f"https://{server}", REPOSITORY, cloud.credential)
     say(
-        f"image: {image.tag} ({image.id[7:19]}, {image.size / MEGABYTE:.0f} MB) to "
+        f"image:  {image.tag} ({image.id[7:19]}, {image.size / MEGABYTE:.0f} MB) to "
         f"{server}/{REPOSITORY}:{image.remote_tag}"
     )
     digest = push_saved(registry, image.id, image.remote_tag, image.size, MEMORY)
     ref = f"{server}/{REPOSITORY}@{digest}"
     _remember_pushed(ref, image)
-    say(f"image: {ref}")
+    say(f"image:  {ref}")
     return ref
 
 
@@ -281,47 +276,11 @@ def _need_fit(cloud: "Cloud", image: LocalImage) -> None:
         )
 
 
-def _build_there(server: str, image: LocalImage) -> None:
-    """Have the registry build the image from this checkout; needs the Azure CLI."""
-    name = server.partition(".")[0]
-    environ = environment()
-    values = {
-        "role": image.role,
-        "device": image.device,
-        "tag": image.remote_tag,
-        "revision": image.revision,
-        "inputs": image.inputs,
-        "base": environ.get("HOMEPORT_BASE_IMAGE", ""),
-        "index": environ.get("HOMEPORT_TORCH_INDEX", ""),
-        "vllm": environ.get("HOMEPORT_VLLM", ""),
-    }
-    sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    say(f"image: {name} builds {image.remote_tag} from this checkout; the first time takes long")
-    MEMORY.mkdir(parents=True, exist_ok=True)
-    # the checkout's .dockerignore would keep back the two files that say how to build
-    with tempfile.TemporaryDirectory(prefix="context-", dir=MEMORY) as folder:
-        context = Path(folder)
-        for source in ("images", *docker.CODE["train"], *docker.CODE["serve"]):
-            skip = shutil.ignore_patterns("__pycache__", "node_modules", ".*")
-            shutil.copytree(ROOT / source, context / source, ignore=skip)
-        shutil.copy(ROOT / BUILD, context)
-        command = ["az", "acr", "run", "--registry", name, "--file", BUILD.name]
-        command += ["--timeout", str(BUILD_SECONDS), *sets, "."]
-        try:
-            code = subprocess.run(command, cwd=context, stdout=2).returncode
-        except FileNotFoundError:
-            raise UsageError(
-                "PUSH=build needs the Azure CLI (az), which is not installed."
-            ) from None
-    if code:
-        raise CommandError("the registry did not build the image; its log stands above.", code)
-
-
 def _built(cloud: "Cloud", image: LocalImage) -> str:
     ref = reference(cloud, image)
     if not ref:
         raise MachineError(f"the registry built {image.remote_tag}, but does not show it.")
-    say(f"image: {ref} (built there; it has not run on this machine)")
+    say(f"image:  {ref} (built there; it has not run on this machine)")
     return ref
 
 

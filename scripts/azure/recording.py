@@ -55,11 +55,11 @@ PEOPLE = re.compile(r"createdBy|lastModifiedBy|userName|userAlias|adminUserName|
 NAMES = {
     "subscriptions": "00000000-0000-0000-0000-000000000001",
     "resourceGroups": "rehearsal",
-    "workspaces": "homeport",
-    "storageAccounts": "homeportrehearsal",
-    "registries": "homeportrehearsal",
-    "vaults": "homeportrehearsal",
-    "Microsoft.Insights/components": "homeportrehearsal",
+    "providers/Microsoft.MachineLearningServices/workspaces": "homeport",
+    "providers/Microsoft.Storage/storageAccounts": "homeportrehearsal",
+    "providers/Microsoft.ContainerRegistry/registries": "homeportrehearsal",
+    "providers/Microsoft.KeyVault/vaults": "homeportrehearsal",
+    "providers/Microsoft.Insights/components": "homeportrehearsal",
 }
 """Stand-ins for names, by the part of an ARM id that they follow: those of the rehearsal, so that a
 recording can be replayed against it."""
@@ -120,7 +120,7 @@ def _names(text: str) -> dict[str, str]:
     """Stand-ins by name, longest name first so that none is replaced in part."""
     found = {}
     for part, stand_in in NAMES.items():
-        for name in re.findall(rf"/{part}/([^/?\"\s]+)", text, flags=re.IGNORECASE):
+        for name in re.findall(rf"/{re.escape(part)}/([^/?\"\s]+)", text, flags=re.IGNORECASE):
             found[name.lower()] = stand_in
     return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 

@@ -53,7 +53,7 @@ def login_server(cloud: "Cloud") -> str:
         if error.status != 403:
             raise
         # the role to push (AcrPush) does not include reading the registry's settings
-        say(f"registry: its settings may not be read; taking {name}.azurecr.io")
+        say(f"image:  the registry's settings may not be read; taking {name}.azurecr.io")
         return f"{name}.azurecr.io".lower()
     return str(found["properties"]["loginServer"])
 
@@ -124,7 +124,7 @@ class Registry:
                 except Exception as error:
                     if not retry.transient(error) or (wait := next(waits, None)) is None:
                         raise retry.translate(what, error) or error from error
-                    say(f"registry: the connection broke; {what} again in {wait:.0f} s")
+                    say(f"image:  the connection broke; {what} again in {wait:.0f} s")
                     self._sleep(retry.retry_after(error) or wait)
                     location, reached = self._reached(location)
                 advance(reached - offset)

@@ -85,9 +85,10 @@ def transient(error: BaseException, *, again: bool = True) -> bool:
         status = error.status_code or 0
         if status:
             return status in BUSY if again else status == 429
-    if isinstance(error, exceptions.ServiceRequestError):
-        return True  # the connection never stood
+    if not again:
+        return _never_stood(error)
     broken = (
+        exceptions.ServiceRequestError,
         exceptions.ServiceResponseError,
         exceptions.IncompleteReadError,
         requests.ConnectionError,
@@ -98,7 +99,22 @@ def transient(error: BaseException, *, again: bool = True) -> bool:
         TimeoutError,
     )
     chain = (error, error.__cause__, error.__context__)
-    return again and any(isinstance(link, broken) for link in chain)
+    return any(isinstance(link, broken) for link in chain)
+
+
+def _never_stood(error: BaseException | None) -> bool:
+    """Whether the connection was refused, so that nothing was sent.
+
+    azure-core's ServiceRequestError alone does not say so: behind a proxy it is raised too where
+    the answer was lost.
+    """
+    from urllib3 import exceptions
+
+    if isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
+        return True
+    inner = [getattr(error, name, None) for name in ("inner_exception", "reason", "original_error")]
+    inner += getattr(error, "args", ())
+    return any(_never_stood(link) for link in inner if isinstance(link, BaseException))
 
 
 def translate(what: str, error: BaseException) -> CloudError | None:

@@ -45,6 +45,8 @@ GZIP_FORMAT = 16 + zlib.MAX_WBITS
 UPLOADS = 3
 """Layers on their way at once, as many as docker push takes."""
 SAY_SECONDS = 10
+PLATFORM = "amd64"
+"""All machines of Azure ML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,15 @@ class _Push:
             upload.result()
 
     def end(self) -> None:
+        """Wait for what is under way; after a failure no longer than for the next piece."""
+        self.progress.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
     def finish(self, tag: str) -> str:
         """Push config and manifest, when all layers are there."""
         if "manifest.json" not in self.documents:
             raise MachineError("the engine stopped in the middle of the image: push it again.")
-        (described,) = json.loads(self.documents["manifest.json"])
-        config = self.documents[described["Config"]]
+        described, config = self._described(json.loads(self.documents["manifest.json"]))
         names = [self.links.get(name, name) for name in described["Layers"]]
         layers = [self.blobs[name] for name in names]
         for layer, diff_id in zip(layers, json.loads(config)["rootfs"]["diff_ids"], strict=True):
@@ -164,12 +167,23 @@ class _Push:
         }
         return self.registry.put_manifest(tag, json.dumps(manifest).encode())
 
+    def _described(self, images: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes]:
+        """The image for Azure's machines; the containerd store saves a build's papers beside it."""
+        for described in images:
+            config = self.documents.get(described["Config"], b"{}")
+            if json.loads(config).get("architecture") == PLATFORM:
+                return described, config
+        raise MachineError(f"the engine gave no image for {PLATFORM}: build it with PUSH=build.")
+
     def _layer(self, name: str, head: bytes, file: IO[bytes]) -> None:
         if head.startswith(ZSTD):
             raise MachineError(
                 "the image has layers compressed by zstd, which not all of Azure pulls: build it "
                 "there with PUSH=build."
             )
+        for upload in self.uploads:
+            if upload.done():  # one that failed ends all, before the next layer is compressed
+                upload.result()
         number = len(self.blobs)
         path = self.folder / f"layer-{number}"
         size, plain = _spool(head, file, path)
@@ -206,15 +220,22 @@ class _Push:
         say(f"layer {number + 1}: {sizes}, {verb}")
 
 
+class _Stopped(Exception):
+    """The push is over, so this upload is in vain."""
+
+
 class _Progress:
-    """Says now and then how much is uploaded."""
+    """Says now and then how much is uploaded; ends uploads once `stopped`."""
 
     def __init__(self) -> None:
+        self.stopped = threading.Event()
         self._lock = threading.Lock()
         self._began = self._said = time.monotonic()
         self._bytes = 0
 
     def add(self, count: int) -> None:
+        if self.stopped.is_set():
+            raise _Stopped
         with self._lock:
             self._bytes += count
             now = time.monotonic()

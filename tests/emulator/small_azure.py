@@ -28,7 +28,7 @@ SERVER = Path(__file__).with_name("small_server.py")
 ENDPOINT_VERSION = "2022-02-01-preview"
 DEPLOYMENT_VERSION = "2023-04-01-preview"
 IMAGE = "homeportrehearsal.azurecr.io/homeport@sha256:" + "a" * 64
-QUICK = {"initialDelay": "PT0S", "period": "PT0.05S", "timeout": "PT1S", "failureThreshold": 40}
+QUICK = {"initialDelay": "PT0S", "period": "PT0.05S", "timeout": "PT5S", "failureThreshold": 400}
 
 
 class SmallProcess:
@@ -196,7 +196,7 @@ class SmallAzure:
             )
         )
 
-    def finish(self, reply: Reply, seconds: float = 15) -> dict[str, Any]:
+    def finish(self, reply: Reply, seconds: float = 60) -> dict[str, Any]:
         """Poll the operation of a reply until it is done; its status."""
         path = reply.headers["Azure-AsyncOperation"].removeprefix("https://management.azure.com")
         ends = time.monotonic() + seconds

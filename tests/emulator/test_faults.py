@@ -64,6 +64,13 @@ def test_a_connection_breaks_before_or_after_the_work(bare: Server, kind: Any, d
     assert bare.report()["problems"] == []
 
 
+def test_a_connection_to_storage_can_break_too(bare: Server) -> None:
+    bare.azure.faults.add(Fault(kind="reset", path="blob.core.windows.net"))
+    with pytest.raises(requests.ConnectionError):
+        session(bare).get("https://homeportrehearsal.blob.core.windows.net/azureml/x")
+    assert bare.report()["problems"] == []  # it was not even tried to reach it
+
+
 def test_faults_can_be_taken_back(bare: Server) -> None:
     bare.azure.faults.add(Fault(kind="status", times=9))
     assert requests.delete(f"{bare.proxy_url}/faults", timeout=5).status_code == 204

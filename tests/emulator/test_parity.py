@@ -186,7 +186,7 @@ def test_another_verdict_is_seen(
     ("change", "sentence"),
     [
         (otherwise(6, status=202), "answered 201, Azure 202"),
-        (deeper(3, "displayName", "shown"), "lacks properties.displayName"),
+        (deeper(3, "description", "told"), "lacks properties.description"),
     ],
 )
 def test_another_answer_is_seen(

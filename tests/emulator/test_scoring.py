@@ -19,17 +19,23 @@ REASON = "ms-azureml-model-error-reason"
 STATUS = "ms-azureml-model-error-statuscode"
 
 
-@pytest.fixture
-def azure(tmp_path: Path) -> Iterator[SmallAzure]:
-    """With deployments blue and green; all traffic goes to blue."""
-    small = SmallAzure(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallAzure]:
+    """With deployments blue, which gives up after a second, and green."""
+    small = SmallAzure(tmp_path_factory.mktemp("scoring"))
     small.endpoint()
     small.deploy("blue", requestSettings={"requestTimeout": "PT1S"})
-    small.deploy("green", variables={"MINE": "green"})
-    small.route_to(blue=100)
+    small.deploy("green", variables={"MINE": "green"}, requestSettings={"requestTimeout": "PT1M"})
     yield small
     small.close()
     assert small.journal.report()["problems"] == []
+
+
+@pytest.fixture
+def azure(shared: SmallAzure) -> SmallAzure:
+    """All traffic goes to blue."""
+    shared.route_to(blue=100)
+    return shared
 
 
 def seen(reply: Reply) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def test_an_entra_token_opens_an_endpoint_of_that_mode(azure: SmallAzure) -> Non
 def test_traffic_is_split_by_its_weights(azure: SmallAzure) -> None:
     azure.route_to(blue=80, green=20)
     names = Counter(azure.score().headers["azureml-model-deployment"] for _ in range(200))
-    assert 15 <= names["green"] <= 75  # 3.9 standard deviations around 40 of 200, and more above
+    assert 15 <= names["green"] <= 65  # more than 4 standard deviations around 40 of 200
     assert names["blue"] == 200 - names["green"]
 
 
@@ -158,8 +164,9 @@ def test_whatever_else_than_200_becomes_424(azure: SmallAzure, status: int) -> N
 
 
 def test_a_container_that_is_gone_becomes_424(azure: SmallAzure) -> None:
-    azure.nodes.started[0].stop(1)
-    reply = azure.score()
+    azure.deploy("gone")
+    azure.nodes.alive[-1].stop(1)
+    reply = azure.score(azureml_model_deployment="gone")
     assert (reply.status, reply.headers[STATUS]) == (424, "502")
 
 
@@ -172,29 +179,32 @@ def test_a_deployment_that_never_came_up_becomes_424(azure: SmallAzure) -> None:
 def test_longer_than_the_request_timeout_is_408(azure: SmallAzure) -> None:
     began = time.monotonic()
     reply = azure.score("/slow", query={"seconds": "3"})
-    assert 0.9 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 2.9
     assert (reply.status, reply.body) == (408, b"upstream request timeout")
 
 
 def test_more_than_twice_the_concurrency_is_429(azure: SmallAzure) -> None:
     with ThreadPoolExecutor(4) as pool:
-        slow = [pool.submit(azure.score, "/slow", query={"seconds": "0.5"}) for _ in range(2)]
-        time.sleep(0.2)
-        reply = azure.score()
+        slow = [
+            pool.submit(
+                azure.score, "/slow", query={"seconds": "1"}, azureml_model_deployment="green"
+            )
+            for _ in range(2)
+        ]
+        while (reply := azure.score(azureml_model_deployment="green")).status == 200:
+            assert not slow[0].done()
         assert (reply.status, reply.body) == (429, b"")
         assert reply.headers[REASON] == "too_many_pending_request"
         assert [future.result().status for future in slow] == [200, 200]
-    assert azure.score().status == 200
+    assert azure.score(azureml_model_deployment="green").status == 200
 
 
 def test_instances_and_concurrency_multiply_the_places(azure: SmallAzure) -> None:
-    settings = {"maxConcurrentRequestsPerInstance": 2}
+    settings = {"maxConcurrentRequestsPerInstance": 2, "requestTimeout": "PT1M"}
     azure.deploy("wide", capacity=2, requestSettings=settings)
 
     def ask() -> int:
-        return azure.score(
-            "/slow", query={"seconds": "0.5"}, azureml_model_deployment="wide"
-        ).status
+        return azure.score("/slow", query={"seconds": "1"}, azureml_model_deployment="wide").status
 
     with ThreadPoolExecutor(9) as pool:
         statuses = Counter(pool.map(lambda _: ask(), range(9)))
@@ -207,17 +217,17 @@ def test_a_stream_comes_as_it_is_made(azure: SmallAzure) -> None:
     began = time.monotonic()
     came = [(part, time.monotonic() - began) for part in reply.body]
     assert b"".join(part for part, _ in came) == b"part 0\npart 1\npart 2\n"
-    assert came[0][1] < 0.1 < 0.3 < came[-1][1]
+    assert came[-1][1] - came[0][1] > 0.3
 
 
 def test_a_stream_breaks_off_at_the_request_timeout(azure: SmallAzure) -> None:
-    reply = azure.score("/stream", query={"seconds": "0.7"})
+    reply = azure.score("/stream", query={"seconds": "0.6"})
     assert isinstance(reply.body, Iterator)
     parts = []
     with pytest.raises(Dropped):
         for part in reply.body:
             parts.append(part)
-    assert parts == [b"part 0\n", b"part 1\n"]
+    assert parts in ([b"part 0\n"], [b"part 0\n", b"part 1\n"])
 
 
 @pytest.mark.parametrize("leave", ["close", "forget"])

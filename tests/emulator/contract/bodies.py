@@ -81,7 +81,7 @@ def endpoint(**properties: Any) -> Body:
         "location": "eastus",
         "tags": {"homeport": "1"},
         "identity": {"type": "SystemAssigned"},
-        "properties": {"authMode": "Key", **properties},
+        "properties": {"authMode": "Key", "properties": {}, **properties},
     }
 
 

@@ -128,7 +128,7 @@ def test_what_the_service_answered_passes(method: str, path: str, status: int, b
     assert check_response(method, path, version, status, body) == []
 
 
-def test_a_job_is_answered_with_its_parent_at_versions_whose_models_lack_it() -> None:
+def test_a_parent_may_be_answered_but_not_sent_at_a_version_that_lacks_it() -> None:
     path = f"{WORKSPACE}/jobs/job1"
     assert check_response("GET", path, "2024-01-01-preview", 200, bodies.job_answer()) == []
     sent = check_request("PUT", path, "2024-01-01-preview", bodies.job(parentJobName="job0"))

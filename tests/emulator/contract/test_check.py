@@ -201,7 +201,7 @@ def test_an_answer_without_its_body_is_told() -> None:
 def test_lists_are_checked_item_by_item() -> None:
     wrong = changed(bodies.job_answer(), "properties.exitCode", 3)
     body = {"value": [bodies.job_answer(), wrong]}
-    (sentence,) = check_response("GET", f"{WORKSPACE}/jobs", "2024-01-01-preview", 200, body)
+    (sentence,) = check_response("GET", f"{WORKSPACE}/jobs", "2025-01-01-preview", 200, body)
     assert sentence.endswith("Path 'value[1].properties.exitCode'.")
 
 

@@ -1,6 +1,5 @@
 """The SDK makes the same entity of our answers as of the service's own (bodies.py)."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,27 +35,27 @@ def put(server: Server, path: str, version: str, body: Any) -> Any:
     return answer.json()
 
 
+@pytest.mark.filterwarnings("ignore:The `context` parameter is deprecated")  # inside the SDK
 def test_of_a_job_that_was_made(server: Server) -> None:
     from azure.ai.ml._restclient.v2025_01_01_preview.models import JobBase
     from azure.ai.ml.entities import Job
 
     def entity(answer: Any) -> Any:
         job = Job._from_rest_object(JobBase.deserialize(answer))
-        made = {name: str(output) for name, output in job.outputs.items()}
+        made = job._to_dict()
+        made.pop("services", None)  # addresses of the region
+        made.pop("component")  # the same once more
+        # No recording shows where the service says that a named output will lie.
+        made["outputs"]["model"].pop("path", None)
         return {
-            "name": job.name,
+            **made,
             "status": job.status,
-            "command": job.command,
-            "environment": job.environment,
-            "variables": job.environment_variables,
-            "inputs": {name: str(value) for name, value in job.inputs.items()},
-            "outputs": re.sub(r"'uri': '[^']*'", "", str(made)),
             "services": sorted(job.services),
-            "studio": job.studio_url.partition("?")[0],
-            "tags": job.tags,
-            "resources": str(job.resources),
+            "studio": bool(job.studio_url),
         }
 
+    put(server, "environments/train/versions/1", "2023-04-01-preview", bodies.environment())
+    put(server, "data/train/versions/1", "2023-04-01-preview", bodies.data())
     ours = put(server, "jobs/job1", "2025-01-01-preview", bodies.job())
     assert entity(ours) == entity(bodies.job_answer("job1"))
 

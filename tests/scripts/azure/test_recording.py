@@ -53,7 +53,7 @@ def exchange(response: Any = None, request: Any = None, path: str = ARM_ID) -> r
         ({"principalId": "77777777-aaaa-4bbb-8ccc-dddddddddddd"}, "77777777"),
         (
             {
-                "storageAccount": f"{ARM_ID}/Microsoft.Storage/storageAccounts/contosostore",
+                "storageAccount": "/providers/Microsoft.Storage/storageAccounts/contosostore",
                 "uri": "https://contosostore.blob.core.windows.net/c",
             },
             "contosostore",
@@ -75,7 +75,11 @@ def test_what_is_not_private_is_kept() -> None:
         "tags": {"homeport-image": f"sha256:{'ab' * 32}"},
         "timeout": "PT30M",
     }
-    (kept,) = recording.sanitised([exchange({"properties": properties}, path=f"{ARM_ID}/jobs/x")])
+    resource = {
+        "properties": properties,
+        "type": "Microsoft.MachineLearningServices/workspaces/jobs",
+    }
+    (kept,) = recording.sanitised([exchange(resource, path=f"{ARM_ID}/jobs/x")])
     assert kept["path"] == (
         "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rehearsal"
         "/providers/Microsoft.MachineLearningServices/workspaces/homeport/jobs/x"
@@ -84,6 +88,7 @@ def test_what_is_not_private_is_kept() -> None:
         **properties,
         "environmentVariables": {"A": recording.GONE},
     }
+    assert kept["response"]["type"] == "Microsoft.MachineLearningServices/workspaces/jobs"
     assert kept["query"] == {"api-version": "2024-10-01-preview"}
 
 

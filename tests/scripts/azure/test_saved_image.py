@@ -87,10 +87,13 @@ def modern(layers: list[bytes], *, packed: bool = False) -> Saved:
         "Layers": [f"blobs/sha256/{digest(one)[7:]}" for one in blobs],
     }
     index = json.dumps({"manifests": []}).encode()
+    papers = json.dumps({"architecture": "unknown", "rootfs": {"diff_ids": []}}).encode()
+    name = f"blobs/sha256/{digest(papers)[7:]}"
     files |= {
+        name: papers,
         f"blobs/sha256/{digest(index)[7:]}": index,
         "index.json": index,
-        "manifest.json": json.dumps([described]).encode(),
+        "manifest.json": json.dumps([{"Config": name, "Layers": []}, described]).encode(),
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
     }
     return Saved(layers, config, files)
