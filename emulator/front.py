@@ -46,6 +46,8 @@ AUDIENCES = (
     "https://ml.azure.com",
 )
 """Of the tokens that the control plane and the region's data plane take."""
+DISCOVERY = "/discovery"
+"""The one document of the region that azure-ai-ml asks for without a token."""
 DRAINED = 64 << 20
 """Bytes of an unread body that are read away: a client reads an answer only after its body."""
 HANDSHAKE_SECONDS = 30
@@ -121,7 +123,8 @@ class Front(ThreadingHTTPServer):
                 continue
             if not re.fullmatch(f"{ARM}|{API}", request.host):
                 return route.handler(request, groups)
-            self.azure.tokens.require(request, *AUDIENCES)
+            if request.path != DISCOVERY:
+                self.azure.tokens.require(request, *AUDIENCES)
             self._require_workspace(groups.get("workspace_id"))
             check_request(self.azure, request)
             try:

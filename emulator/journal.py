@@ -56,6 +56,7 @@ SECRET_KEYS = {
     "environmentvariables",
     "sastoken",
     "key",
+    "keyvalue",
     "primarykey",
     "secondarykey",
     "accesstoken",

@@ -9,15 +9,13 @@ Runs and experiments cannot be made over MLflow, and a search has no filter: tho
 Addresses, and what they carry: azureml-mlflow 1.62.0 (_restclient/run_artifact, _store) with
 MLflow 3, which asks below mlflow/v2.0 whatever version MLFLOW_TRACKING_URI has. Limits: "Service
 limits in Azure Machine Learning", and for parameters Azure/azure-sdk-for-python issue 35685, which
-has the service's words too.
+has the service's words too; those for metrics are known from Microsoft's own clients.
 """
 
 import datetime
-import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emulator.azure import Azure, Settings
@@ -78,7 +76,7 @@ class MlflowRefusal(Refusal):
     """A refusal as the service's MLflow front words it: its envelope, and MLflow's error code."""
 
     def body(self) -> dict[str, Any]:
-        code = "UserError" if self.code == "RESOURCE_DOES_NOT_EXIST" else "ValidationError"
+        code = "ValidationError" if self.code == "INVALID_PARAMETER_VALUE" else "UserError"
         return {
             "Error": {"Code": code, "Message": str(self), "Details": self.details},
             "ComponentName": "mlflow",
@@ -92,7 +90,6 @@ class Tracking:
 
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
-        self._lock = threading.Lock()
 
     def get(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET runs/get."""
@@ -153,6 +150,11 @@ class Tracking:
             kept["properties"]["tags"] = known
         return Reply(200, {})
 
+    def logged_models(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """What MLflow 3 asks for before it downloads an artifact, and the service does not have:
+        404 without a body (Azure/azure-sdk-for-python issue 44896)."""
+        return Reply(404)
+
     def artifacts(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET a run's artifacts: its logs and what it has kept, with the paths in its folder."""
         folder = _folder(self._history_job(groups["run"]))
@@ -208,16 +210,8 @@ class Tracking:
         """A copy of what the job has logged."""
         return self._azure.store.get(_logged_id(job)) or {"params": {}, "metrics": {}}
 
-    @contextmanager
-    def _changed(self, job: Resource) -> Iterator[Resource]:
-        """What the job has logged, to be changed."""
-        with self._lock:
-            if self._azure.store.get(_logged_id(job)) is None:
-                self._azure.store.put(_logged_id(job), {"params": {}, "metrics": {}})
-        with self._azure.store.changed(_logged_id(job)) as logged:
-            yield logged
-
     def _log(self, job: Resource, params: Iterable[Resource], metrics: Iterable[Resource]) -> None:
+        """Keep them all; the caller holds the store by `changed`, so that nobody comes between."""
         rows: dict[str, list[Resource]] = {}
         for metric in metrics:
             row = {"key": str(metric["key"]), "value": metric["value"]}
@@ -226,13 +220,17 @@ class Tracking:
         for key in rows:
             _check_size("MetricV2Dto.Value/Count", rows[key], METRIC_ROWS)
         values = {str(param["key"]): str(param["value"]) for param in params}
-        with self._changed(job) as logged:
+        store = self._azure.store
+        if store.get(_logged_id(job)) is None:
+            store.put(_logged_id(job), {"params": {}, "metrics": {}})
+        with store.changed(_logged_id(job)) as logged:
             for key, value in values.items():
                 if logged["params"].get(key, value) != value:
                     sentence = f"The parameter '{key}' was logged before with another value."
                     raise MlflowRefusal(400, "INVALID_PARAMETER_VALUE", sentence)
             _check_size("Parameters", {**logged["params"], **values}, PARAMETERS)
-            _check_size("Metrics", {**logged["metrics"], **rows}, METRIC_NAMES)
+            if len({**logged["metrics"], **rows}) > METRIC_NAMES:
+                raise MlflowRefusal(400, "BAD_REQUEST", "Too many metrics for this run.")
             logged["params"].update(values)
             for key, new in rows.items():
                 logged["metrics"].setdefault(key, []).extend(new)
@@ -339,6 +337,7 @@ def routes(azure: Azure) -> list[Route]:
         Route("POST", API, rf"{mlflow}/runs/{log}", tracking.log),
         Route("GET", API, rf"{mlflow}/metrics/get-history", tracking.metric),
         Route("GET", API, rf"{mlflow}/experiments/get(-by-name)?", tracking.experiment),
+        Route("POST", API, rf"{mlflow}/logged-models(/search)?", tracking.logged_models),
         Route("GET", API, artifacts, tracking.artifacts),
         Route("GET", API, rf"{artifacts}/contentinfo", tracking.artifact),
         Route("POST", API, rf"{artifacts}/batch/metadata", tracking.new_artifacts),

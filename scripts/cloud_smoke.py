@@ -17,6 +17,7 @@ from typing import Any
 
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, UsageError
+from scripts.local_serve import SAMPLE
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import OUTPUTS, ROOT, flag_default, relative
 
@@ -104,7 +105,7 @@ def main() -> None:
 def go(smoke: Smoke, endpoint: str) -> CommandError | None:
     """All steps, and the deletion in any case; the first error."""
     error: CommandError | None = None
-    flags = {"ask": ["--target", "cloud"], "cloud_status": []}
+    flags = {"ask": ["--target", "cloud", "--prompt", SAMPLE]}
     try:
         for verb in STEPS:
             agree = ["--yes"] if verb in ("cloud_train", "cloud_deploy") else []

@@ -45,6 +45,10 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
+SPEED = re.compile(r"(train|eval)_(runtime|(samples|steps|tokens)_per_second)|total_flos")
+"""What a trainer says of its own speed, and is not logged: `tokens_per_second` says it better, and
+Azure ML takes 50 names of metrics per run, which DPO with evaluations on the way would exceed."""
+
 TALKATIVE = ("mlflow", "alembic", "azure", "azureml", "urllib3.connectionpool")
 
 
@@ -177,7 +181,8 @@ class Tracker:
             def on_log(
                 self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
             ) -> None:
-                tracker.log(logs or {}, state.global_step)
+                found = {k: v for k, v in (logs or {}).items() if not SPEED.fullmatch(k)}
+                tracker.log(found, state.global_step)
 
         return [Logging()]
 

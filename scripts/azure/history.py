@@ -78,7 +78,6 @@ def follow(
     job: str,
     write: Callable[[str], None],
     *,
-    look_seconds: float = LOOK_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Details:
     """Hand each line of the job's log to `write` until the job ends; its state then.
@@ -98,9 +97,9 @@ def follow(
             reader.read_on(session, now.logs)
             if now.over:
                 break
-            sleep(look_seconds)
+            sleep(LOOK_SECONDS)
         for _ in range(SETTLE_LOOKS):
-            sleep(min(look_seconds, 1.0))
+            sleep(min(LOOK_SECONDS, 1.0))
             if not reader.read_on(session, details(cloud, job).logs):
                 break
     reader.finish()

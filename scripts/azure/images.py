@@ -142,7 +142,7 @@ def push(cloud: "Cloud", image: LocalImage) -> str:
     """Bring the image into the workspace's registry, unless it is there; its reference."""
     if ref := reference(cloud, image):
         host = cloud.workspace.rehearsal == "host"
-        say(f"image:   {ref} ({'stands for these sources' if host else 'there already'})")
+        say(f"image:  {ref} ({'stands for these sources' if host else 'there already'})")
         return ref
     server = login_server(cloud)
     if not image.built:

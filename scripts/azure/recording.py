@@ -105,15 +105,24 @@ def _members(value: Any) -> Any:
         return value
     kept = {}
     for name, item in value.items():
-        if name in HARMLESS or not item:
+        if name in HARMLESS:
             kept[name] = item
         elif SECRETS.fullmatch(name):
-            kept[name] = dict.fromkeys(item, GONE) if isinstance(item, dict) else GONE
+            kept[name] = _gone(item)
         elif PEOPLE.fullmatch(name):
             kept[name] = "someone"
         else:
             kept[name] = _members(item)
     return kept
+
+
+def _gone(value: Any) -> Any:
+    """The same shape without any text."""
+    if isinstance(value, dict):
+        return {name: _gone(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_gone(item) for item in value]
+    return GONE if isinstance(value, str) else value
 
 
 def _names(text: str) -> dict[str, str]:

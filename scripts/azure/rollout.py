@@ -32,6 +32,8 @@ TRIALS = 3
 """Requests to the new deployment after each step."""
 LOG_SHOWN = 25
 """Lines of each container's log that are shown when a deployment fails."""
+DETAILS_SHOWN = 500
+"""Characters of a refusal's details."""
 FOLLOW_SECONDS = 3600.0
 """Longest look at a deployment that another call began; Azure gives up before."""
 
@@ -159,9 +161,9 @@ def _deployment(
         poller = endpoints.start_deployment(cloud, spec(name))
     except Refused as refused:
         # the service may have taken a request whose answer was lost, and be at it now
-        if refused.status != endpoints.CONFLICT or not _marked(cloud, wanted):
-            raise
-        return _followed(cloud, wanted, name)
+        if refused.status == endpoints.CONFLICT and _marked(cloud, wanted):
+            return _followed(cloud, wanted, name)
+        raise Failed(_refusal(refused)) from refused
     began = time.monotonic()
     try:
         endpoints.wait(
@@ -195,6 +197,13 @@ def _followed(cloud: Cloud, wanted: Wanted, name: str) -> str:
 
 def _since(began: float) -> float:
     return time.monotonic() - began
+
+
+def _refusal(refused: Refused) -> str:
+    """The refusal with its details, where Azure puts what matters, and the cause if it is known."""
+    details = " ".join(str(refused.__cause__ or "").split())
+    cause = causes.explain(details)
+    return f"{refused} Known cause: {cause}" if cause else f"{refused} {details[:DETAILS_SHOWN]}"
 
 
 def _progress(wanted: Wanted, name: str, seconds: float) -> str:

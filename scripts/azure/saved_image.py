@@ -185,29 +185,35 @@ class _Push:
             if upload.done():  # one that failed ends all, before the next layer is compressed
                 upload.result()
         number = len(self.blobs)
+        # the newer layouts name a layer by its hash, so one that is there need not even be written
+        named = self._there(f"sha256:{posixpath.basename(name)}", number)
+        if named:
+            self.blobs[name] = named
+            return
         path = self.folder / f"layer-{number}"
         size, plain = _spool(head, file, path)
-        compressed = head.startswith(GZIP)
-        if compressed:
+        if head.startswith(GZIP):
             blob = Blob(plain, size)
-        elif known := self.known.get(plain):
-            blob = Blob(str(known["digest"]), int(known["size"]), plain)
-        else:
-            blob = None
-        if blob and self.registry.has(blob.digest):
+        elif there := self._there(plain, number):
+            self.blobs[name] = there
             path.unlink()
-            say(f"layer {number + 1}: {size / MEGABYTE:.1f} MB, there already")
-            self.blobs[name] = blob
             return
-        if not compressed:
+        else:
             packed = self.folder / f"layer-{number}.gz"
             blob = Blob(*_compress(path, packed), plain)
             path.unlink()
             path = packed
             self.known[plain] = {"digest": blob.digest, "size": blob.size}
-        assert blob  # noqa: S101 - compressed above, where it was not yet known
         self.blobs[name] = blob
         self.uploads.append(self.pool.submit(self._upload, number, size, path, blob))
+
+    def _there(self, plain: str, number: int) -> Blob | None:
+        """What the registry holds of the plain layer, as far as this machine remembers."""
+        known = self.known.get(plain)
+        if not known or not self.registry.has(str(known["digest"])):
+            return None
+        say(f"layer {number + 1}: {known['size'] / MEGABYTE:.1f} MB compressed, there already")
+        return Blob(str(known["digest"]), int(known["size"]), plain)
 
     def _upload(self, number: int, size: int, path: Path, blob: Blob) -> None:
         if not self.registry.has(blob.digest):  # known on another machine, or twice in this image
@@ -230,7 +236,7 @@ class _Progress:
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
-        self._began = self._said = time.monotonic()
+        self._began = self._said = 0.0
         self._bytes = 0
 
     def add(self, count: int) -> None:
@@ -239,6 +245,8 @@ class _Progress:
         with self._lock:
             self._bytes += count
             now = time.monotonic()
+            if not self._began:
+                self._began = self._said = now
             if now - self._said < SAY_SECONDS:
                 return
             self._said = now

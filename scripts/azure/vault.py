@@ -11,12 +11,13 @@ import re
 from typing import TYPE_CHECKING
 
 from scripts.errors import UsageError
-from train.hub_token import VARIABLE
 
 if TYPE_CHECKING:
     from scripts.azure.client import Cloud
     from train.recipe import Recipe
 
+VARIABLE = "HOMEPORT_HUB_TOKEN_SECRET"
+"""What train/hub_token.py reads."""
 SECRETS_API = "7.4"
 SCOPE = "https://vault.azure.net/.default"
 NAME = re.compile(r"[0-9A-Za-z-]{1,127}")

@@ -27,7 +27,8 @@ from tests.local_azure import bare_azure, environment
 from tests.tree import ROOT
 
 FOLDERS = [ROOT / "tests" / "recordings", Path(os.environ.get("HOMEPORT_RECORDINGS", os.devnull))]
-RECORDINGS = sorted(path for folder in FOLDERS for path in folder.rglob("*.json"))
+RECORDINGS = sorted({path.parent for folder in FOLDERS for path in folder.rglob("*.json")})
+"""Folders; the files of one are one session, in the order of their names."""
 
 AGAIN = re.compile(
     r"(GET|PUT|POST) .*/workspaces/homeport"
@@ -100,14 +101,19 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_recording_gets_its_recorded_verdicts(path: Path) -> None:
-    assert list(verdicts(json.loads(path.read_bytes()))) == []
+def session(folder: Path) -> list[Exchange]:
+    files = sorted(folder.glob("*.json"))
+    return [exchange for path in files for exchange in json.loads(path.read_bytes())]
 
 
-@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_local_azure_answers_what_azure_did(path: Path, server: Server) -> None:
-    assert list(differences(json.loads(path.read_bytes()), server)) == []
+@pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)
+def test_a_recording_gets_its_recorded_verdicts(folder: Path) -> None:
+    assert list(verdicts(session(folder))) == []
+
+
+@pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)
+def test_the_local_azure_answers_what_azure_did(folder: Path, server: Server) -> None:
+    assert list(differences(session(folder), server)) == []
 
 
 @pytest.fixture

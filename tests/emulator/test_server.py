@@ -41,6 +41,11 @@ def test_only_a_token_for_the_control_plane_opens_it(
     assert words in answer.json()["error"]["message"]
 
 
+def test_the_discovery_document_needs_no_token(bare: Server) -> None:
+    answer = session(bare, "").get("https://eastus.api.azureml.ms/discovery")
+    assert answer.json()["api"] == "https://eastus.api.azureml.ms"
+
+
 def test_a_token_of_another_session_is_refused(bare: Server, tmp_path: Path) -> None:
     with bare_azure(tmp_path / "other") as other:
         client = session(bare)

@@ -17,7 +17,6 @@ from tests.scripts.azure.stand_ins import cloud_of, requests_of
 from train import recipe as recipes
 from train.recipe import Recipe
 
-
 pytestmark = pytest.mark.filterwarnings(  # azure-ai-ml, of the marshmallow that it asks for
     "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
     "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",

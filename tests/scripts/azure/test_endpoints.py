@@ -130,7 +130,9 @@ def test_the_end_of_another_operation_is_waited_for(
     from emulator.faults import Fault
 
     make(azure)
-    azure.faults.add(Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=2))
+    azure.faults.add(
+        Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=5, retry_after=0)
+    )
     endpoints.delete(azure.cloud, ENDPOINT)
     assert azure.endpoint() is None
     told = capsys.readouterr().err
@@ -145,7 +147,9 @@ def test_an_endpoint_that_stays_busy_is_given_up_with_the_next_command(
 
     monkeypatch.setattr(endpoints, "BUSY_SECONDS", 0.0)
     make(azure)
-    azure.faults.add(Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=2))
+    azure.faults.add(
+        Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=4, retry_after=0)
+    )
     with pytest.raises(CloudError, match=r"still under way after 0 min; next: make cloud-status"):
         endpoints.delete(azure.cloud, ENDPOINT)
     azure.clear()

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -19,7 +20,7 @@ from scripts.azure import images
 from scripts.azure.images import LocalImage
 from scripts.azure.registry import Registry
 from scripts.errors import CommandError, MachineError, UsageError
-from scripts.settings import CACHE
+from scripts.settings import CACHE, ROOT
 from tests import local_azure as local
 from train.recipe import CloudConfig
 
@@ -216,6 +217,8 @@ def test_the_registry_builds_from_what_the_dockerfile_copies(
     assert "acr run --registry homes --file image-build.yml" in said
     assert f"--set tag={image.remote_tag} " in said
     assert "--set device=cuda " in said
+    asked = re.findall(r"\{\{\.Values\.(\w+)\}\}", (ROOT / "azure/image-build.yml").read_text())
+    assert set(asked) == set(re.findall(r"--set (\w+)=", said))
     context = (tmp_path / "context").read_text().split()
     assert {"./image-build.yml", "./images/Dockerfile", "./train/run.py"} <= set(context)
     assert not [name for name in context if ".cache" in name or "outputs" in name]

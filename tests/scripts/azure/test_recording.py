@@ -92,6 +92,15 @@ def test_what_is_not_private_is_kept() -> None:
     assert kept["query"] == {"api-version": "2024-10-01-preview"}
 
 
+def test_a_secret_keeps_its_shape() -> None:
+    request = {"expirableSecret": True, "credential": {"credentialType": "SAS", "sasUri": "x"}}
+    (kept,) = recording.sanitised([exchange(request=request)])
+    assert kept["request"] == {
+        "expirableSecret": True,
+        "credential": {"credentialType": recording.GONE, "sasUri": recording.GONE},
+    }
+
+
 def test_the_same_id_has_the_same_stand_in_everywhere() -> None:
     one, two = "77777777-aaaa-4bbb-8ccc-dddddddddddd", "88888888-aaaa-4bbb-8ccc-dddddddddddd"
     kept = recording.sanitised([exchange({"a": one, "b": two, "c": one.upper()}), exchange(two)])

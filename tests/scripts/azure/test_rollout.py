@@ -1,4 +1,4 @@
-"""Rollouts on the local Azure: what a new deployment goes through, and what is left when it fails."""
+"""Rollouts on the local Azure: what a new deployment goes through, and what a failed one leaves."""
 
 import os
 import re

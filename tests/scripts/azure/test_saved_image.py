@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -190,6 +190,35 @@ def test_only_a_layer_that_is_new_is_compressed_and_sent(
         manifest["config"]["digest"],
     }
     assert capsys.readouterr().err.count("there already") == 2
+
+
+def test_a_layer_that_is_there_and_named_by_its_hash_is_not_even_written(
+    there: FakeRegistry, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modern(LAYERS).write(engine)
+    push(there, tmp_path / "memory")
+    written = list[str]()
+    spool = saved_image._spool
+
+    def noted(head: bytes, file: IO[bytes], path: Path) -> tuple[int, str]:
+        written.append(path.name)
+        return spool(head, file, path)
+
+    monkeypatch.setattr(saved_image, "_spool", noted)
+    modern([*LAYERS, OTHER]).write(engine)
+    push(there, tmp_path / "memory", "train-2")
+    assert written == ["layer-2"]
+
+
+def test_what_this_machine_remembers_counts_only_while_the_registry_has_it(
+    there: FakeRegistry, engine: Path, tmp_path: Path
+) -> None:
+    modern(LAYERS).write(engine)
+    push(there, tmp_path / "memory")
+    before = dict(there.blobs)
+    there.blobs.clear()
+    push(there, tmp_path / "memory")
+    assert there.blobs == before
 
 
 def test_a_layer_that_comes_twice_goes_once(

@@ -136,7 +136,9 @@ def test_a_broken_connection_is_tried_again_and_given_up_in_the_end(endpoint: En
     endpoint.replies = [None]
     client(endpoint).ask(BODY)
     endpoint.replies = [None] * scoring.TRIES
-    with pytest.raises(ScoringError, match=r"cannot be reached at http.*make cloud-status") as raised:
+    with pytest.raises(
+        ScoringError, match=r"cannot be reached at http.*make cloud-status"
+    ) as raised:
         client(endpoint).ask(BODY)
     assert raised.value.status == 0
 
@@ -172,7 +174,11 @@ def test_the_curl_has_no_key_and_a_shell_reads_it_as_it_stands() -> None:
     line = Client("geo", "https://geo/score", "the-key", seconds=1).curl({"prompt": "it's 高い"})
     assert "the-key" not in line
     shown = subprocess.run(
-        ["bash", "-c", f"make() {{ echo \"KEY of $*\"; }}; curl() {{ printf '%s\\n' \"$@\"; }}; {line}"],
+        [
+            "bash",
+            "-c",
+            f'make() {{ echo "KEY of $*"; }}; curl() {{ printf \'%s\\n\' "$@"; }}; {line}',
+        ],
         capture_output=True,
         text=True,
         check=True,
