@@ -11,7 +11,7 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export YES JOB ENDPOINT TARGET FINISH PUSH FAULTS
+export YES JOB ENDPOINT COMPUTE ALL TARGET FINISH PUSH JSON FAULTS
 
 ##@ Local
 .PHONY: local-check local-train local-serve watch local-stop local-logs ask track
@@ -27,7 +27,7 @@ local-stop: setup ## Stop the servers of this checkout
 	@$(RUN) scripts.local_stop
 local-logs: setup ## Show the server's log  [PORT=5001]
 	@$(RUN) scripts.local_logs
-ask: setup ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001 | TARGET=cloud]
+ask: setup $(if $(filter cloud,$(TARGET)),cloud-setup) ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001 | TARGET=cloud]
 	@$(RUN) scripts.ask
 track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C  [TRACK_PORT=5050]
 	@$(RUN) scripts.track

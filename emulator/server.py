@@ -147,6 +147,8 @@ def serve(
         "AZURE_SUBSCRIPTION_ID": settings.subscription,
         "AZURE_RESOURCE_GROUP": settings.resource_group,
         "AZURE_WORKSPACE": settings.workspace,
+        # else azureml-mlflow asks the control plane which clouds there are
+        "AZUREML_CURRENT_CLOUD": "AzureCloud",
         "HOMEPORT_REHEARSAL_CONTROL": url,
     }
     server = Server(azure, url, env, front, proxy)

@@ -6,6 +6,7 @@ It is copied whole or not at all: under another name first, which goes away wher
 run's own folder stays as it is.
 """
 
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -52,6 +53,10 @@ def publish(run: Path, folder: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         raise
     log.info("model: %s", target)
+    for weights in sorted(target.rglob("*.safetensors")):
+        with weights.open("rb") as file:  # to be compared with what a server loads
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        log.info("model: %s has sha256:%s", weights.name, digest)
     return target
 
 

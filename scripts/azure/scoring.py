@@ -169,11 +169,15 @@ class Client:
                 return f"{name} answered {status}: {said or 'nothing'}", STATUS_COMMAND
 
     def curl(self, body: Mapping[str, Any]) -> str:
-        """The command line that sends `body`; it asks for the key when it runs, and shows none."""
+        """The command line that sends `body`: bash asks for the key when it runs.
+
+        curl reads the header from a file descriptor, since everyone here can read its arguments.
+        """
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         return (
             f"curl -s {self.uri} "
-            f'-H "Authorization: Bearer $(make -s cloud-key ENDPOINT={self.endpoint})" '
+            "-H @<(printf 'Authorization: Bearer %s' "
+            f'"$(make -s cloud-key ENDPOINT={self.endpoint})") '
             f"-H {shlex.quote('Content-Type: application/json')} -d {shlex.quote(text)}"
         )
 

@@ -62,12 +62,17 @@ def verdicts(exchanges: list[Exchange]) -> Iterator[str]:
 
 
 def differences(exchanges: list[Exchange], server: Server) -> Iterator[str]:
-    """Where the local Azure answers another status, or lacks members of the service's answer."""
+    """Where the local Azure answers another status, or lacks members of the service's answer.
+
+    Only the first of each is asked again: the later ones show what has happened meanwhile.
+    """
     token = server.azure.tokens.issue("https://management.azure.com", "parity")
+    seen: set[str] = set()
     for exchange in exchanges:
         name = f"{exchange['method']} {exchange['path']}"
-        if exchange["host"] != "management.azure.com" or not AGAIN.fullmatch(name):
+        if exchange["host"] != "management.azure.com" or not AGAIN.fullmatch(name) or name in seen:
             continue
+        seen.add(name)
         ours = requests.request(
             exchange["method"],
             f"https://management.azure.com{exchange['path']}",
@@ -102,8 +107,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def session(folder: Path) -> list[Exchange]:
+    """All of one session; skips one of the local Azure, which would only agree with itself."""
     files = sorted(folder.glob("*.json"))
-    return [exchange for path in files for exchange in json.loads(path.read_bytes())]
+    exchanges = [exchange for path in files for exchange in json.loads(path.read_bytes())]
+    if any("homeport-rehearsal" in json.dumps(exchange["response"]) for exchange in exchanges):
+        pytest.skip("recorded in a rehearsal, not on Azure")
+    return exchanges
 
 
 @pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)

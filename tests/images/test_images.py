@@ -85,7 +85,8 @@ def test_the_only_hosts_named_are_those_of_torch_and_vllm() -> None:
     files = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
     assert len(files) > 10
     hosts = {host for path in files for host in re.findall(r"https?://([\w.-]+)", path.read_text())}
-    assert hosts == {"download.pytorch.org", "wheels.vllm.ai", "127.0.0.1"}
+    inside = {"registry"}  # a service of docker-compose.yml
+    assert hosts - inside == {"download.pytorch.org", "wheels.vllm.ai", "127.0.0.1"}
 
 
 # The Dockerfile
@@ -99,7 +100,7 @@ def test_the_base_image_is_pinned_by_digest_and_is_the_only_one() -> None:
     text = read("images/Dockerfile")
     assert re.search(r"(?m)^ARG DEBIAN=debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}$", text)
     assert re.findall(r"(?m)^FROM (\S+)", text) == [
-        "${BASE_IMAGE:-$DEBIAN}", "base", "torch", "torch", "base",
+        "${BASE_IMAGE:-$DEBIAN}", "base", "torch", "torch", "base", "base", "base",
     ]  # fmt: skip
 
 
@@ -142,10 +143,12 @@ def test_an_image_installs_its_own_lock_and_nothing_else(target: str) -> None:
 def test_compose_reads_these_settings_and_no_others() -> None:
     text = re.sub(r"(?m)#.*$", "", read("docker-compose.yml") + read("docker-compose.gpu.yml"))
     assert sorted(set(re.findall(r"\$\{(\w+)", text))) == [
-        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_GID", "HOMEPORT_INPUTS",
-        "HOMEPORT_REVISION", "HOMEPORT_SHM_SIZE", "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
+        "COMPOSE_PROJECT_NAME",
+        "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_DOCKER_GID", "HOMEPORT_GID",
+        "HOMEPORT_INPUTS", "HOMEPORT_REHEARSAL", "HOMEPORT_REVISION", "HOMEPORT_SHM_SIZE",
+        "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
         "HOMEPORT_VLLM", "MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION",
-        "PORT", "TRACK_PORT",
+        "PORT", "REHEARSAL_PORT", "REHEARSAL_REGISTRY_PORT", "TRACK_PORT",
     ]  # fmt: skip
     services = compose()["services"].values()
     passed = {
@@ -167,7 +170,7 @@ def test_the_gpu_file_holds_only_device_reservations() -> None:
     assert services == dict.fromkeys(TARGETS, reserved)
 
 
-@pytest.mark.parametrize("service", TARGETS)
+@pytest.mark.parametrize("service", [*TARGETS, "azure", "registry"])
 def test_a_container_has_the_callers_uid_and_no_privileges(service: str) -> None:
     settings = compose()["services"][service]
     assert settings["user"] == "${HOMEPORT_UID:-1000}:${HOMEPORT_GID:-1000}"
@@ -205,7 +208,10 @@ def test_the_build_context_is_an_allow_list_and_below_5_megabytes() -> None:
     lines = [line for line in read(".dockerignore").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     allowed = [line[1:] for line in lines if line[0] == "!"]
-    assert allowed == ["images/*.txt", "data", "train", "serve"]
+    assert allowed == [
+        "images/*.txt", "data", "train", "serve", "emulator",
+        "images/registry.yml", "images/azurite/package.json", "images/azurite/package-lock.json",
+    ]  # fmt: skip
     ignored = [line.removeprefix("**/") for line in lines[1:] if line[0] != "!"]
 
     def sent(path: Path) -> bool:

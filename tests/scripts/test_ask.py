@@ -3,7 +3,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +14,7 @@ from scripts.errors import CommandError, MachineError, UsageError
 
 class Handler(BaseHTTPRequestHandler):
     status = 200
-    answer: dict[str, Any] = {}
+    answer: ClassVar[dict[str, Any]] = {}
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))

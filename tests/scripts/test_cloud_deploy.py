@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.faults import Fault
 from scripts.cloud_deploy import check_reference, consequences, need_ours
-from scripts.errors import UsageError
+from scripts.errors import CloudError, UsageError
 from tests.scripts.azure.stage import ENDPOINT, Stage, on_azure, stage
 from tests.scripts.azure.test_splits import deployment, endpoint
 
@@ -118,12 +117,17 @@ def test_the_way_of_an_endpoint_from_no_model_to_nothing_left(azure: Stage) -> N
 
 
 @on_azure
-def test_a_deletion_that_azure_refuses_is_an_error_that_names_what_is_left(azure: Stage) -> None:
+def test_a_deletion_that_azure_refuses_is_an_error_that_names_what_is_left(
+    azure: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cloud: object, name: str) -> None:
+        raise CloudError(
+            f"could not delete endpoint {name}: Azure answered 403 (AuthorizationFailed)"
+        )
+
     azure.register("3")
     assert azure.run("cloud_deploy", "--yes").code == 0
-    azure.faults.add(
-        Fault(kind="status", method="DELETE", path=ENDPOINT, status=403, times=9, retry_after=0)
-    )
+    monkeypatch.setattr("scripts.azure.endpoints.delete", refuse)
     ran = azure.run("cloud_down", "--yes")
     assert ran.code == 6
     assert re.search(

@@ -106,7 +106,7 @@ def test_what_is_not_ours_is_counted_but_not_in_our_sum() -> None:
     theirs = replace(endpoint(deployment("blue-1", tags={})), name="theirs", tags={})
     one = found(inventory(endpoints=(theirs,)))
     assert (one["per_hour"], one["bills"], len(one["others"])) == (0, [], 1)
-    assert any("not ours" in line and "theirs/blue-1" in line for line in summary(one))
+    assert any("not ours" in line and "geo/blue-1" in line for line in summary(one))
 
 
 def test_an_unknown_price_is_said_and_not_summed_as_nothing() -> None:

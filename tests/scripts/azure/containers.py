@@ -22,6 +22,7 @@ class Kitchen:
     mode = "host"
 
     def __init__(self) -> None:
+        self.pulled = 0
         self.started: list[Container] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         """Program and body of each request to /score."""
@@ -35,13 +36,14 @@ class Kitchen:
         """Answers of a container before it says 500."""
         self.crashes = ""
         """Where set, a container writes this and ends with exit code 3."""
-        self.start_seconds = 0.0
-        """Until it is ready."""
+        self.pull_seconds = 0.0
 
     def where(self, mount: Mount) -> str:
         return str(mount.folder)
 
     def pull(self, image: str) -> None:
+        self.pulled += 1
+        time.sleep(self.pull_seconds)
         if not image.startswith("homeportrehearsal.azurecr.io/"):
             raise NodeError(f"{image} is not in the registry.")
 
@@ -71,11 +73,10 @@ class Container:
             self._log, self._code = kitchen.crashes.encode(), 3
             return
         status, left = kitchen.status, kitchen.stops_after
-        ready = time.monotonic() + kitchen.start_seconds
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.reply(200 if time.monotonic() >= ready else 503, {})
+                self.reply(200, {})
 
             def do_POST(self) -> None:
                 nonlocal left

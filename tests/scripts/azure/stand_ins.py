@@ -38,6 +38,7 @@ def cloud_of(get: Callable[..., Any] | None = None, ml: Any = None) -> Cloud:
 
 def requests_of(server: Server, method: str, part: str) -> list[Any]:
     """The exchanges of that method with the local Azure whose path contains `part`."""
-    lines = (server.azure.settings.folder / "journal/requests.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
+    journal = server.azure.settings.folder / "journal/requests.jsonl"
+    text = journal.read_text() if journal.exists() else ""
+    entries = [json.loads(line) for line in text.splitlines()]
     return [e for e in entries if e["method"] == method and part in e["path"]]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -123,36 +124,45 @@ def test_nothing_of_the_sdk_reaches_stdout(
     assert capsys.readouterr().out == ""
 
 
-@on_azure
+class Done:
+    """A poller at its end."""
+
+    def result(self) -> None:
+        pass
+
+
+def busy(times: int) -> Callable[[], Done]:
+    """An operation that is refused with 409 so often before it begins."""
+    from azure.core.exceptions import HttpResponseError
+
+    left = iter(range(times))
+
+    def begin() -> Done:
+        if next(left, None) is None:
+            return Done()
+        conflict = HttpResponseError("An operation is already in progress.")
+        conflict.status_code = 409
+        raise conflict
+
+    return begin
+
+
 def test_the_end_of_another_operation_is_waited_for(
-    azure: Stage, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from emulator.faults import Fault
-
-    make(azure)
-    azure.faults.add(
-        Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=5, retry_after=0)
+    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    endpoints.settle("delete endpoint geo", busy(3))
+    assert capsys.readouterr().err == (
+        "waiting to delete endpoint geo: another operation is under way\n"
     )
-    endpoints.delete(azure.cloud, ENDPOINT)
-    assert azure.endpoint() is None
-    told = capsys.readouterr().err
-    assert told.count("another operation is under way") == 1
 
 
-@on_azure
 def test_an_endpoint_that_stays_busy_is_given_up_with_the_next_command(
-    azure: Stage, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from emulator.faults import Fault
-
-    monkeypatch.setattr(endpoints, "BUSY_SECONDS", 0.0)
-    make(azure)
-    azure.faults.add(
-        Fault(kind="status", method="DELETE", path=ENDPOINT, status=409, times=4, retry_after=0)
-    )
-    with pytest.raises(CloudError, match=r"still under way after 0 min; next: make cloud-status"):
-        endpoints.delete(azure.cloud, ENDPOINT)
-    azure.clear()
+    monkeypatch.setattr(endpoints, "BUSY_SECONDS", -1.0)
+    with pytest.raises(CloudError, match=r"still under way.*; next: make cloud-status"):
+        endpoints.settle("delete endpoint geo", busy(2))
 
 
 @on_azure

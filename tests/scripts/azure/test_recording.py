@@ -97,7 +97,7 @@ def test_a_secret_keeps_its_shape() -> None:
     (kept,) = recording.sanitised([exchange(request=request)])
     assert kept["request"] == {
         "expirableSecret": True,
-        "credential": {"credentialType": recording.GONE, "sasUri": recording.GONE},
+        "credential": {"credentialType": "SAS", "sasUri": recording.GONE},
     }
 
 
