@@ -34,7 +34,7 @@ def differs(recipe: Recipe, run: Path) -> bool:
 
 
 def _trained(recipe: Recipe) -> Recipe:
-    """The recipe with file names only, as a container sees the same files elsewhere, and no cloud."""
+    """The recipe without `cloud`, and with file names only: a container sees them elsewhere."""
     data = recipe.data
     return replace(
         recipe,

@@ -43,7 +43,7 @@ class LocalAzure:
     def start(self) -> None:
         """Start it empty and wait until it answers; MachineError with its last lines otherwise."""
         self.stop()
-        shutil.rmtree(FOLDER, ignore_errors=True)
+        self.forget()
         FOLDER.mkdir(parents=True)
         IMAGES.mkdir(exist_ok=True)
         if isinstance(self.runtime, Compose):
@@ -125,6 +125,11 @@ class LocalAzure:
                 give(FOLDER, 0)
                 give(IMAGES, 0)
         return was
+
+    def forget(self) -> None:
+        """Remove all that was in it, but for the pushed images."""
+        if FOLDER.is_dir():
+            shutil.rmtree(FOLDER)
 
     def _stop_process(self) -> bool:
         try:

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -161,7 +162,7 @@ def weights(run: Rehearsal, job: str, model: str) -> None:
         "import sys; from scripts.azure.client import connect; "
         "connect().ml.models.download(sys.argv[1], sys.argv[2], download_path=sys.argv[3])"
     )
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
     run_program(run.environ, str(setup.python()), "-c", download, name, version, str(folder))
     registered = {hash_of(path) for path in folder.rglob(WEIGHTS)}
     log = run.verb("cloud-logs", JOB=job)
@@ -174,7 +175,7 @@ def weights(run: Rehearsal, job: str, model: str) -> None:
         len(registered) == 1 and registered == served and registered <= published,
         {"job": sorted(published), "registry": sorted(registered), "server": sorted(served)},
     )
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    shutil.rmtree(folder)
 
 
 def serving(azure: LocalAzure) -> set[str]:
@@ -184,8 +185,9 @@ def serving(azure: LocalAzure) -> set[str]:
     look = f"find /var/azureml-app -name {WEIGHTS} -exec sha256sum {{}} +"
     hashes = set()
     for container in containers():
-        _, said = probe(["docker", "exec", container, "sh", "-c", look])
-        hashes |= {line.split()[0] for line in said.splitlines()}
+        code, said = probe(["docker", "exec", container, "sh", "-c", look])
+        if not code:  # the local Azure's own containers have no such folder
+            hashes |= {line.split()[0] for line in said.splitlines()}
     return hashes
 
 
@@ -212,9 +214,8 @@ def conclude(run: Rehearsal, error: VerbError | None) -> int:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = OUTPUTS / "rehearsals" / stamp
     folder.mkdir(parents=True)
-    egress = FOLDER / "journal" / "egress.jsonl"
-    if egress.is_file():
-        (folder / "egress.jsonl").write_bytes(egress.read_bytes())
+    for log in (FOLDER / "journal").glob("*.jsonl"):
+        shutil.copyfile(log, folder / log.name)
     report = {
         "label": "rehearsed, not Azure",
         "recipe": run.recipe.name,
@@ -265,6 +266,7 @@ def main() -> None:
     azure = local_azure(environ, runtime, device)
     if arguments.down:
         say("stopped the local Azure" if azure.stop() else "no local Azure is running")
+        azure.forget()
         return
     recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
     say(f"runtime: {runtime}")
@@ -287,7 +289,9 @@ def main() -> None:
         error = failed
     finally:
         azure.stop()
-    sys.exit(conclude(run, error))
+    code = conclude(run, error)
+    azure.forget()
+    sys.exit(code)
 
 
 def prepare(runtime: Compose | Host) -> None:

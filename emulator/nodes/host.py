@@ -24,7 +24,7 @@ from emulator.nodes import Mount, NodeError, Program
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROLE = re.compile(r"(?:.*/)?(train|serve)(?:[@:].*)?")
 """The image's role is the last part of its repository's name: `<registry>/homeport/serve@…`."""
-KEPT = ("LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TMPDIR")
+KEPT = ("LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 """Variables of this process that say what the machine is like; nothing else is handed on, since a
 node of Azure knows nothing of the caller's environment."""
 AS_IN_THE_IMAGES = {
@@ -41,7 +41,7 @@ class HostNodes:
     mode = "host"
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = threading.Lock()
         self._running: dict[str, HostProcess] = {}
@@ -62,6 +62,7 @@ class HostNodes:
             **AS_IN_THE_IMAGES,
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": str(CHECKOUT),
+            "TMPDIR": str(self._folder / "tmp"),  # a node's disk is its own
             **program.environment,
         }
         if port:

@@ -173,7 +173,8 @@ def test_an_answer_that_does_not_come_is_waited_for_as_long_as_was_said() -> Non
 def test_the_curl_has_no_key_and_a_shell_reads_it_as_it_stands() -> None:
     line = Client("geo", "https://geo/score", "the-key", seconds=1).curl({"prompt": "it's 高い"})
     assert "the-key" not in line
-    curl = """curl() { for a in "$@"; do case $a in @*) cat "${a#@}"; echo;; *) echo "$a"; esac; done; }"""
+    each = 'case $a in @*) cat "${a#@}"; echo;; *) echo "$a"; esac'
+    curl = f'curl() {{ for a in "$@"; do {each}; done; }}'
     shown = subprocess.run(
         ["bash", "-c", f'make() {{ echo "KEY of $*"; }}; {curl}; {line}'],
         capture_output=True,
