@@ -11,7 +11,7 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export YES JOB ENDPOINT COMPUTE ALL TARGET FINISH DETACH PUSH JSON FAULTS
+export YES JOB ENDPOINT COMPUTE ALL TARGET FINISH DETACH PUSH SPECS JSON FAULTS
 
 ##@ Local
 .PHONY: local-check local-train local-serve watch local-stop local-logs ask track

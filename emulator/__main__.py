@@ -2,17 +2,15 @@
 
     python -m emulator --folder .cache/rehearsal
 
-FOLDER/env holds the variables that clients need, FOLDER/journal what was asked and answered. With
---storage, another Azurite serves with FOLDER/pki and the account of AZURITE_ACCOUNTS.
+FOLDER/env holds the variables that clients need, FOLDER/journal what was asked and answered.
 """
 
 import argparse
-import os
+import shlex
 import shutil
 import signal
 import socket
 import threading
-import urllib.parse
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,7 +30,6 @@ def main() -> None:
     parser.add_argument(
         "--proxy-port", type=int, default=0, help="port of the proxy; 0: a free one"
     )
-    parser.add_argument("--storage", default="", metavar="URL", help="an Azurite that runs already")
     parser.add_argument("--registry", default="", metavar="URL", help="the registry of images")
     parser.add_argument(
         "--engine-registry",
@@ -62,20 +59,14 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
     for before in ("journal", "jobs", "deployments", "nodes"):
         shutil.rmtree(folder / before, ignore_errors=True)
     settings = Settings(folder=folder, mode=given.mode, registry=given.registry)
-    url, key = given.storage, ""
-    host = urllib.parse.urlsplit(url).hostname
-    files = certificates.ensure(folder / "pki", [host] if host else [])
-    if url:
-        key = account_key(os.environ.get("AZURITE_ACCOUNTS", ""), settings.account)
-    else:
-        found = azurite.find(Path(".cache/azurite").resolve())
-        process = azurite.start(found, folder / "storage", settings.account, files)
-        stack.callback(process.close)
-        url, key = process.url, process.key
+    files = certificates.ensure(folder / "pki")
+    found = azurite.find(Path(".cache/azurite").resolve())
+    storage = azurite.start(found, folder / "storage", settings.account, files)
+    stack.callback(storage.close)
     nodes = nodes_of(given, folder / "nodes", files.ca)
     server = serve(
         settings,
-        AzuriteStorage(settings.account, key, url, files.ca),
+        AzuriteStorage(settings.account, storage.key, storage.url, files.ca),
         nodes,
         bind=given.bind,
         proxy_port=given.proxy_port,
@@ -96,20 +87,11 @@ def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
     return HostNodes(folder)
 
 
-def account_key(accounts: str, account: str) -> str:
-    """The key of `account` in AZURITE_ACCOUNTS (`name:key;name:key`); SystemExit without it."""
-    for pair in accounts.split(";"):
-        name, _, key = pair.partition(":")
-        if name == account and key:
-            return key
-    raise SystemExit(f"error: AZURITE_ACCOUNTS has no {account}:KEY, which --storage needs.")
-
-
 def write_env(path: Path, server: Server) -> None:
-    """The client's variables as KEY=value lines, for this user only."""
+    """The client's variables as lines that a shell reads, for this user only."""
     part = path.with_name("env.part")
     part.touch(0o600)
-    part.write_text("".join(f"{key}={value}\n" for key, value in server.env.items()))
+    part.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in server.env.items()))
     part.replace(path)
 
 

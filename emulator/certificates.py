@@ -1,16 +1,14 @@
 """The authority of the local Azure, and the certificate of its host names.
 
-    python -m emulator.certificates FOLDER [HOST …]     ca.pem, server.pem, server.key in FOLDER
+    files = ensure(folder)     # ca.pem, server.pem, server.key
 
 The authority's key is in memory only: nobody can make another certificate of it. So both are made
 new whenever one is missing, ends soon, or lacks a host; clients read ca.pem at each start.
 """
 
-import argparse
 import datetime
 import ipaddress
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,26 +43,25 @@ class Certificates:
     key: Path
 
 
-def ensure(folder: Path, hosts: Iterable[str] = ()) -> Certificates:
-    """The certificates in `folder`, for HOSTS and `hosts`; made where they do not fit."""
+def ensure(folder: Path) -> Certificates:
+    """The certificates in `folder`, for HOSTS; made where they do not fit."""
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
-    names = (*HOSTS, *(host for host in dict.fromkeys(hosts) if host not in HOSTS))
-    if not _fits(files, names):
+    if not _fits(files):
         folder.mkdir(parents=True, exist_ok=True)
-        _make(files, names)
+        _make(files)
     return files
 
 
-def _fits(files: Certificates, names: tuple[str, ...]) -> bool:
+def _fits(files: Certificates) -> bool:
     if not (files.ca.is_file() and files.server.is_file() and files.key.is_file()):
         return False
     server = x509.load_pem_x509_certificate(files.server.read_bytes())
     held = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     left = server.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    return left > RENEW and {_name(name) for name in names} <= set(held)
+    return left > RENEW and {_name(name) for name in HOSTS} <= set(held)
 
 
-def _make(files: Certificates, names: tuple[str, ...]) -> None:
+def _make(files: Certificates) -> None:
     authority_key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject("Homeport rehearsal, not Azure")
     authority = (
@@ -82,7 +79,7 @@ def _make(files: Certificates, names: tuple[str, ...]) -> None:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_name(name) for name in HOSTS]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
             critical=False,
@@ -144,11 +141,3 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     part.chmod(mode)
     part.write_bytes(data)
     part.replace(path)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("hosts", nargs="*")
-    given = parser.parse_args()
-    ensure(given.folder, given.hosts)

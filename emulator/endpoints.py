@@ -64,6 +64,7 @@ def put(azure: Azure, request: Request, groups: Mapping[str, str]) -> Reply:
             "identity": _identity(azure, arm_id, body.get("identity")),
             "properties": {
                 **given,
+                "properties": given.get("properties") or {},
                 "authMode": AUTH_MODES[str(given["authMode"]).lower()],
                 "traffic": given.get("traffic") or {},
                 "mirrorTraffic": given.get("mirrorTraffic") or {},

@@ -6,6 +6,7 @@ of ours. Faults that were asked for strike here, before the route or after it.
 """
 
 import importlib
+import math
 import re
 import ssl
 import sys
@@ -230,4 +231,5 @@ def check_response(azure: Azure, request: Request, reply: Reply) -> None:
 def _refused(status: int, retry_after: float) -> Reply:
     code = "TooManyRequests" if status == 429 else "ServiceUnavailable"
     body = Refusal(status, code, f"The service answers {status}: a fault that was asked for.")
-    return Reply(status, body.body(), {"Retry-After": f"{retry_after:g}"})
+    wait = str(math.ceil(retry_after))  # azure-core reads an integer
+    return Reply(status, body.body(), {"Retry-After": wait})

@@ -141,7 +141,6 @@ class Jobs:
             "displayName": name,
             "experimentName": "Default",
             "isArchived": False,
-            "parentJobName": None,
             "computeId": None,
             "componentId": None,
             "codeId": None,

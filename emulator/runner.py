@@ -12,6 +12,7 @@ All processes of a job share one set of folders, also where they stand for sever
 """
 
 import re
+import shlex
 import shutil
 import threading
 import traceback
@@ -203,11 +204,11 @@ class Job:
         return outputs
 
     def _as_seen(self, given: Given) -> str:
-        """The value as the process sees it."""
+        """The value as the command line has it. A path of Azure's nodes never needs the quotes."""
         if given.mount is None:
             return given.value
         path = self._azure.nodes.where(given.mount)
-        return f"{path}/{given.value}" if given.value else path
+        return shlex.quote(f"{path}/{given.value}" if given.value else path)
 
     def _variables(self) -> dict[str, str]:
         """What every job of the service finds in its environment, and what the job asks for."""

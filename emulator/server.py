@@ -155,7 +155,7 @@ def serve(
     served.append(server)
     for name, listener in (("front", front), ("proxy", proxy)):
         threading.Thread(
-            target=listener.serve_forever, args=(0.05,), name=f"rehearsal-{name}", daemon=True
+            target=listener.serve_forever, args=(0.02,), name=f"rehearsal-{name}", daemon=True
         ).start()
     return server
 

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, MachineError, UsageError
 from scripts.local_serve import address, curl, read_port
@@ -51,10 +51,7 @@ def main() -> None:
     if arguments.target == "local":
         answer = ask_local(read_port(arguments.port), body)
     else:
-        overrides = shlex.split(arguments.set)
-        if arguments.endpoint:
-            overrides.append(f"cloud.endpoint={arguments.endpoint}")
-        answer = ask_cloud(arguments.recipe, overrides, body)
+        answer = ask_cloud(arguments.recipe, overrides(arguments.set, arguments.endpoint), body)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
         return
@@ -88,20 +85,16 @@ def ask_local(port: int, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def ask_cloud(path: Path, overrides: list[str], body: dict[str, Any]) -> dict[str, Any]:
+def ask_cloud(path: Path, settings: list[str], body: dict[str, Any]) -> dict[str, Any]:
     """The endpoint's answer."""
-    recipe = find_recipe(path, overrides)
+    recipe = find_recipe(path, settings)
     from scripts.azure import endpoints, names, rollout
     from scripts.azure.client import connect
     from scripts.azure.timeouts import Timeouts
 
     cloud = connect()
     name = names.endpoint_name(recipe, cloud.workspace.guid)
-    there = endpoints.find(cloud, name)
-    if there is None:
-        raise UsageError(
-            f"there is no endpoint {name} in {cloud.workspace.name}; next: make cloud-deploy"
-        )
+    there = endpoints.need(cloud, name)
     client = rollout.client(cloud, there, Timeouts().client_seconds)
     say(client.curl(body))
     answer = client.ask(body)

@@ -5,9 +5,9 @@ What it has written stays: checkpoints, from which `make cloud-train` goes on, a
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = None
     if not arguments.job:
-        recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+        recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     from scripts.azure import jobs
     from scripts.azure.client import connect
 

@@ -5,12 +5,12 @@ With FINISH=1 it deletes the deployments without traffic that an earlier rollout
 
 import argparse
 import json
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CloudError, UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
@@ -54,10 +54,7 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="one JSON object"
     )
     arguments = parser.parse_args()
-    overrides = shlex.split(arguments.set)
-    if arguments.endpoint:
-        overrides.append(f"cloud.endpoint={arguments.endpoint}")
-    recipe = find_recipe(arguments.recipe, overrides)
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set, arguments.endpoint))
     check_reference(arguments.model)
     from scripts.azure.client import connect
 
@@ -85,6 +82,7 @@ def check_reference(model: str) -> None:
 def deploy(cloud: "Cloud", recipe: Recipe, path: Path, asked: str, yes: bool) -> dict[str, Any]:
     """The whole rollout; what is served then, for --json."""
     from scripts.azure import assets, endpoints, images, names, plan, probes, rollout, specs, splits
+    from scripts.azure.tags import EXPIRES, IMAGE, MARK, MODEL, OWNER, RECIPE
     from scripts.azure.timeouts import Timeouts
 
     timeouts = Timeouts()
@@ -113,13 +111,13 @@ def deploy(cloud: "Cloud", recipe: Recipe, path: Path, asked: str, yes: bool) ->
     say(f"proof:  {passed.sentence}")
     serving = assets.environment(cloud, "serve", reference)
     expires = datetime.now(UTC) + timedelta(hours=recipe.cloud.expires_hours)
-    expiry = {endpoints.EXPIRES: expires.isoformat(timespec="seconds")}
-    tags = {endpoints.OWNER: cloud.owner, "homeport-recipe": recipe.name}
+    expiry = {EXPIRES: expires.isoformat(timespec="seconds")}
+    tags = {OWNER: cloud.owner, RECIPE: recipe.name}
     own = {
         **tags,
-        endpoints.IMAGE: reference.rpartition("@")[2],
-        "homeport-model": served,
-        endpoints.MARK: mark,
+        IMAGE: reference.rpartition("@")[2],
+        MODEL: served,
+        MARK: mark,
     }
     chosen = f" RECIPE={path}" if str(path) != DEFAULT_RECIPE else ""
     chosen += f" ENDPOINT={name}" if recipe.cloud.endpoint else ""
@@ -167,7 +165,8 @@ def deploy(cloud: "Cloud", recipe: Recipe, path: Path, asked: str, yes: bool) ->
 
 def tell(cloud: "Cloud", result: "Result", expires: datetime, chosen: str) -> None:
     """What is served, what it costs, and what comes next."""
-    from scripts.azure.billing import money, total
+    from scripts.azure.billing import total
+    from scripts.azure.texts import money
 
     name = result.endpoint.name
     label = f" ({cloud.label()})" if cloud.label() else ""
@@ -188,14 +187,13 @@ def tell(cloud: "Cloud", result: "Result", expires: datetime, chosen: str) -> No
 def finish(cloud: "Cloud", recipe: Recipe, yes: bool) -> dict[str, Any]:
     """Delete our deployments without traffic; what was deleted, for --json."""
     from scripts.azure import consent, endpoints, names
-    from scripts.azure.billing import money, total
+    from scripts.azure.billing import total
     from scripts.azure.splits import surplus
+    from scripts.azure.texts import money
 
     name = names.endpoint_name(recipe, cloud.workspace.guid)
-    there = endpoints.find(cloud, name)
+    there = endpoints.need(cloud, name)
     need_ours(there)
-    if there is None:
-        raise UsageError(f"there is no endpoint {name}; next: make cloud-deploy")
     old = surplus(there)
     if old and not there.traffic:
         raise UsageError(
@@ -219,7 +217,7 @@ def choose_model(cloud: "Cloud", recipe: Recipe, asked: str) -> "Registered":
     """The model that is asked for, or the newest of the recipe; UsageError where there is none."""
     from scripts.azure import models, names
 
-    found = named_model(cloud, asked) if asked else models.newest(cloud, recipe)
+    found = models.named(cloud, asked) if asked else models.newest(cloud, recipe)
     if found is None and asked:
         raise UsageError(
             f"there is no model {asked} in {cloud.workspace.name}; next: make cloud-train, or "
@@ -231,24 +229,6 @@ def choose_model(cloud: "Cloud", recipe: Recipe, asked: str) -> "Registered":
             "next: make cloud-train"
         )
     return found
-
-
-def named_model(cloud: "Cloud", asked: str) -> "Registered | None":
-    """The model `name:version`, None where there is none."""
-    from scripts.azure import assets, models
-
-    name, _, version = asked.partition(":")
-    for model in assets.versions(cloud, name):
-        if str(model.version) == version:
-            tags = {str(key): str(value) for key, value in (model.tags or {}).items()}
-            return models.Registered(
-                name=name,
-                version=version,
-                job=tags.get(models.JOB_TAG, ""),
-                size=int(tags.get(models.BYTES_TAG, "0")),
-                tags=tags,
-            )
-    return None
 
 
 def check_roles(cloud: "Cloud", recipe: Recipe) -> None:
@@ -275,8 +255,9 @@ def need_ours(endpoint: "Endpoint | None") -> None:
 
 def consequences(there: "Endpoint | None", mark: str) -> Sequence[str]:
     """What the rollout will do to what is served now, line by line."""
-    from scripts.azure.billing import money, total
+    from scripts.azure.billing import total
     from scripts.azure.splits import find_marked, surplus
+    from scripts.azure.texts import money
 
     if there is None:
         return []

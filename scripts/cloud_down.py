@@ -55,7 +55,7 @@ class Item:
     note: str
 
     def __str__(self) -> str:
-        from scripts.azure.billing import money
+        from scripts.azure.texts import money
 
         rate = "bills nothing now" if self.per_hour == 0 else f"{money(self.per_hour)} per hour"
         return f"{self.kind} {self.name}: {rate}{f', {self.note}' if self.note else ''}"
@@ -128,7 +128,7 @@ def down(cloud: "Cloud", named: Named, yes: bool) -> dict[str, Any]:
 
 def tell(cloud: "Cloud", deleted: bool, bill: "Bill") -> None:
     """What still bills, if anything."""
-    from scripts.azure.billing import money
+    from scripts.azure.texts import money
 
     name, own = cloud.workspace.name, bill.ours()
     label = f" ({cloud.label()})" if cloud.label() else ""

@@ -6,9 +6,9 @@ what is missing is fetched. `latest` then points to the run, so `make local-serv
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import OUTPUTS, flag_default, relative
@@ -25,13 +25,14 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     from scripts.azure import download, jobs
     from scripts.azure.client import connect
+    from scripts.azure.tags import RECIPE
 
     cloud = connect()
     job = jobs.named_or_newest(cloud, arguments.job, recipe.name)
-    name = job.tags.get(jobs.RECIPE_TAG, recipe.name)
+    name = job.tags.get(RECIPE, recipe.name)
     folder = download.results(cloud, job.name, name, OUTPUTS)
     if arguments.json:
         print(json.dumps({"job": job.name, "run": str(folder), "label": cloud.label()}))

@@ -1,11 +1,10 @@
 """Print the endpoint's key on stdout and nowhere else, for a request made by hand."""
 
 import argparse
-import shlex
 from pathlib import Path
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb
-from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
 
@@ -20,22 +19,13 @@ def main() -> None:
         "--endpoint", default=flag_default("ENDPOINT"), help="its name, instead of a recipe"
     )
     arguments = parser.parse_args()
-    overrides = shlex.split(arguments.set)
-    if arguments.endpoint:
-        overrides.append(f"cloud.endpoint={arguments.endpoint}")
-    recipe = find_recipe(arguments.recipe, overrides)
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set, arguments.endpoint))
     from scripts.azure import endpoints, names
     from scripts.azure.client import connect
-    from scripts.azure.retry import NotFound
 
     cloud = connect()
     name = names.endpoint_name(recipe, cloud.workspace.guid)
-    try:
-        print(endpoints.key(cloud, name))
-    except NotFound:
-        raise UsageError(
-            f"there is no endpoint {name} in {cloud.workspace.name}; next: make cloud-deploy"
-        ) from None
+    print(endpoints.key(cloud, endpoints.need(cloud, name).name))
 
 
 if __name__ == "__main__":

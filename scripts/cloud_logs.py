@@ -6,13 +6,13 @@ containers of each of its deployments instead.
 
 import argparse
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
-from scripts.errors import CloudError, UsageError
+from scripts.errors import CloudError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
 
@@ -41,7 +41,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     named = arguments.job or arguments.endpoint
-    recipe = None if named else find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = None if named else find_recipe(arguments.recipe, overrides(arguments.set))
     from scripts.azure import history, jobs
     from scripts.azure.client import connect
 
@@ -63,9 +63,7 @@ def main() -> None:
 def _endpoint(cloud: "Cloud", name: str, as_json: bool) -> None:
     from scripts.azure import endpoints
 
-    endpoint = endpoints.find(cloud, name)
-    if endpoint is None:
-        raise UsageError(f"there is no endpoint {name}: make cloud-status lists what there is.")
+    endpoint = endpoints.need(cloud, name)
     texts = {
         f"{deployment.name}/{container}": text
         for deployment in endpoint.deployments

@@ -5,11 +5,11 @@ With --specs it also writes the recipe's files for the `az ml` command line. It 
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.azure import plan as plans
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import ROOT, environment, flag_default, relative
@@ -50,7 +50,7 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     cloud: Cloud | None = None
     if why := reason_offline(arguments.offline):
         say(f"azure:  not asked ({why})")

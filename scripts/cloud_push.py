@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
+from scripts.azure.given import check_push, overrides
 from scripts.console import run_verb, say
-from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import environment, flag_default
 
@@ -27,9 +26,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    if arguments.push not in ("here", "build"):
-        raise UsageError(f"PUSH is {arguments.push!r}: use here or build.")
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    check_push(arguments.push)
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
 
     from scripts.azure import images
     from scripts.azure.client import connect

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CloudError, UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
@@ -28,10 +28,7 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="one JSON object"
     )
     arguments = parser.parse_args()
-    overrides = shlex.split(arguments.set)
-    if arguments.endpoint:
-        overrides.append(f"cloud.endpoint={arguments.endpoint}")
-    recipe = find_recipe(arguments.recipe, overrides)
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set, arguments.endpoint))
     from scripts.azure import names
     from scripts.azure.client import connect
 
@@ -43,13 +40,13 @@ def main() -> None:
 def roll_back(cloud: "Cloud", name: str) -> dict[str, Any]:
     """Ask the deployment before whether it answers, then give it all traffic."""
     from scripts.azure import endpoints, rollout, splits
-    from scripts.azure.billing import money, total
+    from scripts.azure.billing import total
     from scripts.azure.scoring import ScoringError
+    from scripts.azure.tags import PREVIOUS
+    from scripts.azure.texts import money
     from scripts.azure.timeouts import Timeouts
 
-    there = endpoints.find(cloud, name)
-    if there is None:
-        raise UsageError(f"there is no endpoint {name}; next: make cloud-deploy")
+    there = endpoints.need(cloud, name)
     target = splits.before(there)
     if target is None:
         raise UsageError(
@@ -64,7 +61,7 @@ def roll_back(cloud: "Cloud", name: str) -> dict[str, Any]:
         raise CloudError(f"{target.name} does not answer, so nothing was moved: {error}") from error
     left = splits.without(there.traffic, target.name)
     previous = max(left, key=lambda other: left[other], default="")
-    tags = {endpoints.PREVIOUS: previous} if previous else {}
+    tags = {PREVIOUS: previous} if previous else {}
     endpoints.set_traffic(cloud, name, {target.name: 100}, tags)
     label = f" ({cloud.label()})" if cloud.label() else ""
     say(f"served: {target.name} ({target.model}) has all traffic of {name} again{label}")

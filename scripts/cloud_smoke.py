@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, UsageError
 from scripts.local_serve import SAMPLE
@@ -72,8 +73,8 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    overrides = shlex.join([*CHEAPEST, *shlex.split(arguments.set)])
-    recipe = find_recipe(arguments.recipe, shlex.split(overrides))
+    settings = [*CHEAPEST, *overrides(arguments.set)]
+    recipe = find_recipe(arguments.recipe, settings)
     from scripts.azure import names, plan
     from scripts.azure.client import connect
 
@@ -87,7 +88,7 @@ def main() -> None:
     say(plan.text(planned))
     plan.confirm(planned, arguments.yes, "train, deploy, ask and delete")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    smoke = Smoke(arguments.recipe, overrides, OUTPUTS / "recordings" / stamp)
+    smoke = Smoke(arguments.recipe, shlex.join(settings), OUTPUTS / "recordings" / stamp)
     error = go(smoke, names.endpoint_name(recipe, cloud.workspace.guid))
     found = {
         "recordings": relative(smoke.folder),

@@ -6,9 +6,9 @@ A base that is a folder is uploaded as it is; one on the hub is downloaded to .c
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe
@@ -50,7 +50,7 @@ def need_revision(recipe: Recipe, folder: Path, found: str) -> None:
         raise UsageError(
             f"{relative(folder)} is {recipe.model.base} at {found or 'an unknown commit'}, and "
             f"model.revision is {wanted}: rm -r {relative(folder)} and run "
-            f".cache/venv/bin/python -m train.download {recipe.model.base} "
+            f".venv/bin/python -m train.download {recipe.model.base} "
             f"{relative(CACHE / 'models')} --revision {wanted}"
         )
 
@@ -70,7 +70,7 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     folder = model_folder(recipe, arguments.runtime)
     revision = commit(folder)
     need_revision(recipe, folder, revision)

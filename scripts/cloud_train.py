@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CloudError, UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
@@ -41,10 +42,12 @@ class Training:
 
     def tags(self, image: str) -> dict[str, str]:
         """Whose it is, and what it is made of."""
+        from scripts.azure.tags import IMAGE, OWNER, RECIPE
+
         return {
-            "homeport-owner": self.cloud.owner,
-            "homeport-recipe": self.recipe.name,
-            "homeport-image": image.rpartition("@")[2],
+            OWNER: self.cloud.owner,
+            RECIPE: self.recipe.name,
+            IMAGE: image.rpartition("@")[2],
         }
 
 
@@ -144,12 +147,14 @@ def _submit(work: Training, image: "LocalImage", reference: str, attempt: int) -
 
 def result(work: Training, job: "Job", end: "Details", model: "Registered") -> dict[str, Any]:
     """What the verb found out, for programs; hours and US dollars."""
+    from scripts.azure.tags import IMAGE
+
     return {
         "job": job.name,
         "status": end.status,
         "hours": round(end.hours, 4),
         "cost_at_most": job.cost_at_most(end),
-        "image": job.tags.get("homeport-image", ""),
+        "image": job.tags.get(IMAGE, ""),
         "model": model.id,
         "bytes": model.size,
         "label": work.cloud.label(),
@@ -173,7 +178,7 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     if recipe.cloud.route != "command_job":
         raise UsageError(f"cloud.route is {recipe.cloud.route}: only command_job trains here.")
     from scripts.azure import assets
@@ -181,8 +186,8 @@ def main() -> None:
 
     needs = assets.gather(recipe)
     cloud = connect()
-    overrides = f" SET={shlex.quote(arguments.set)}" if arguments.set else ""
-    again = f"make cloud-train RECIPE={arguments.recipe}{overrides}"
+    changed = f" SET={shlex.quote(arguments.set)}" if arguments.set else ""
+    again = f"make cloud-train RECIPE={arguments.recipe}{changed}"
     work = Training(
         cloud=cloud,
         recipe=recipe,

@@ -6,6 +6,7 @@ they all work against it. Its state is forgotten when it stops; the images pushe
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -103,8 +104,9 @@ class LocalAzure:
         """What a cloud verb needs in its environment; MachineError where none was started."""
         if not ENV.is_file():
             raise MachineError("no local Azure is running: make rehearsal-up")
-        lines = (line.partition("=") for line in ENV.read_text().splitlines() if "=" in line)
-        return {name: value for name, _, value in lines}
+        # each a line that a shell reads, since the checkout's path may have spaces
+        words = shlex.split(ENV.read_text())
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
 
     def ask(self, what: str) -> Any:
         """GET a control route, as JSON."""

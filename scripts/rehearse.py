@@ -116,7 +116,7 @@ def rehearse(run: Rehearsal) -> None:
 def faults(run: Rehearsal) -> None:
     """Every fault of scripts/rehearse_faults.py."""
     for outcome in rehearse_faults.run_cases(run.azure, run.environ, str(run.path)):
-        found = f"make {outcome.case.target} ended with {outcome.code}: {outcome.last()}"
+        found = f"make {outcome.case.target} ended with {outcome.code}: {outcome.told()}"
         run.findings[outcome.case.name] = {"holds": outcome.holds, "found": found}
 
 

@@ -151,11 +151,12 @@ class Outcome:
             and (left or not self.bills)
         )
 
-    def last(self) -> str:
-        """The sentence that the user is left with."""
-        lines = [line for line in self.said.splitlines() if line.strip()]
+    def told(self) -> str:
+        """What the verb said of it: its error, else the line that shows how it went on."""
+        lines = [" ".join(line.split()) for line in self.said.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error:")]
-        return (errors or lines or [""])[-1]
+        shown = [line for line in lines if re.search(self.case.says, line)]
+        return (errors or shown or lines or ["nothing"])[-1]
 
 
 def run_cases(azure: LocalAzure, environ: Mapping[str, str], recipe: str) -> list[Outcome]:
@@ -183,7 +184,7 @@ def run_cases(azure: LocalAzure, environ: Mapping[str, str], recipe: str) -> lis
         outcomes.append(outcome)
         say(
             f"{'ok' if outcome.holds else 'NOT SO'}: exit {outcome.code}, {len(jobs)} jobs, "
-            f"bills: {outcome.bills or 'nothing'}: {outcome.last()}"
+            f"bills: {outcome.bills or 'nothing'}: {outcome.told()}"
         )
         if not outcome.holds:
             say(done.stderr[-3000:])

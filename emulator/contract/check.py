@@ -26,16 +26,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 }
 """Members by type whose kind the recordings of the real service settle, against its models."""
 
-ALSO_ANSWERED: dict[str, dict[str, str]] = {
-    # Recorded on 2026-03-27: a job's answer has parentJobName at 2025-01-01-preview, as the models
-    # have, and not at 2024-01-01-preview. This Azure keeps one answer for both; clients that do not
-    # know a member pass it over.
-    "CommandJob": {"parentJobName": "str"},
-    "PipelineJob": {"parentJobName": "str"},
-    "FineTuningJob": {"parentJobName": "str"},
-}
-"""Members by type that an answer may have at an api-version that lacks them."""
-
 NOT_ANSWERED: dict[str, set[str]] = {
     # Recorded GETs of datastores (2026-03) name the kind of credentials and keep the secrets back.
     "AccountKeyDatastoreCredentials": {"secrets"},
@@ -226,8 +216,6 @@ class _Walk:
             kind = subtypes[chosen]
         described = self.contract.types[kind]
         members = described["members"]
-        if self.answer:
-            members = {**members, **ALSO_ANSWERED.get(kind, {})}
         for name, item in value.items():
             if name not in members:
                 yield (

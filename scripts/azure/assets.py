@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from scripts.azure import names, retry
 from scripts.azure.blobs import Content, Datastore, read, uri
 from scripts.azure.client import Cloud, NotFound
+from scripts.azure.tags import BASE, REVISION, own
 from scripts.console import say
 from scripts.errors import UsageError
 from scripts.settings import ROOT
@@ -38,8 +39,6 @@ KEYS = {
 }
 """Inputs of the job, and the recipe's key of each."""
 VERSION_DIGITS = 12
-BASE_TAG, REVISION_TAG = "homeport-base", "homeport-revision"
-"""Tags of a staged base model: the recipe's `model.base` and its commit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +172,7 @@ def base_asset(base: str, files: Mapping[str, Content], revision: str = "") -> A
         kind="model",
         name=f"base-{names.slug(Path(base).name)}",
         files=files,
-        tags={BASE_TAG: base, REVISION_TAG: revision},
+        tags={BASE: base, REVISION: revision},
     )
 
 
@@ -187,7 +186,7 @@ def staged(cloud: Cloud, recipe: Recipe) -> str | None:
         return None
     for model in versions(cloud, base_asset(base, {}).name):
         tags = model.tags or {}
-        if tags.get(BASE_TAG) == base and revision in (None, tags.get(REVISION_TAG)):
+        if tags.get(BASE) == base and revision in (None, tags.get(REVISION)):
             return f"azureml:{model.name}:{model.version}"
     return None
 
@@ -273,7 +272,7 @@ def register(cloud: Cloud, asset: Asset, *, file: bool = False) -> str:
             version=asset.version,
             type="custom_model",
             path=place,
-            tags={"homeport": "1", **asset.tags},
+            tags=own(asset.tags),
         )
     else:
         entity = specs.data(asset.name, asset.version, place, tags=asset.tags)

@@ -15,18 +15,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from scripts.azure import endpoints, history, prices
+from scripts.azure import endpoints, history
 from scripts.azure.client import Cloud
-from scripts.azure.endpoints import OURS, Deployment, Endpoint, moment
+from scripts.azure.endpoints import Deployment, Endpoint
+from scripts.azure.history import ENDED
+from scripts.azure.jobs import COMPUTES_API, JOBS_API
+from scripts.azure.prices import per_hour as price
 from scripts.azure.retry import NotFound
-from scripts.errors import UsageError
+from scripts.azure.tags import OURS, ours
+from scripts.azure.texts import moment
 
 Kind = Literal["deployment", "job", "compute"]
 
-JOBS_API = "2024-01-01-preview"
-COMPUTES_API = "2023-08-01-preview"
-
-FINISHED = ("Completed", "Failed", "Canceled", "NotResponding")
+FINISHED = {*ENDED, "NotResponding"}
 STARTED = ("Preparing", "Provisioning", "Running", "Finalizing", "CancelRequested", "Paused")
 RECENT = 5
 """Finished jobs that are shown."""
@@ -53,7 +54,7 @@ class Job:
 
     @property
     def ours(self) -> bool:
-        return self.tags.get(OURS) == "1"
+        return ours(self.tags)
 
     @property
     def running(self) -> bool:
@@ -77,7 +78,7 @@ class Compute:
 
     @property
     def ours(self) -> bool:
-        return self.tags.get(OURS) == "1"
+        return ours(self.tags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,20 +203,6 @@ def charge(
     )
 
 
-def price(instance_type: str, *, spot: bool = False) -> float | None:
-    """USD per hour of one machine, None where nobody has written it down.
-
-    A low-priority machine whose own price is not known counts as a dedicated one, which is more.
-    """
-    try:
-        found = prices.find(instance_type)
-    except UsageError:
-        return None
-    if spot and found.spot_per_hour is not None:
-        return found.spot_per_hour
-    return found.per_hour
-
-
 def cost(per_hour: float | None, since: datetime | None, until: datetime) -> float | None:
     """USD of a time span; None where price or beginning is not known."""
     if per_hour is None or since is None:
@@ -316,22 +303,3 @@ def duration(text: str) -> timedelta | None:
         return None
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-
-
-def money(amount: float | None) -> str:
-    """US dollars, as `$12.34`."""
-    return "an unknown price" if amount is None else f"${amount:,.2f}"
-
-
-def span(seconds: float) -> str:
-    """A time span for people: `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes = seconds // 60
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"

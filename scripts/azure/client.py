@@ -178,9 +178,11 @@ def connect() -> Cloud:
     """Find the workspace and log in, saying both; UsageError or CloudError otherwise."""
     environ = environment()
     subscription, group, name = _which(environ, ROOT / "config.json")
-    for key, value in environ.items():  # azure-identity reads the environment, not .env
-        if key.startswith("AZURE_"):
-            os.environ.setdefault(key, value)
+    for key in [key for key in {*environ, *os.environ} if key.startswith("AZURE_")]:
+        if key in environ:  # azure-identity reads the environment, not .env
+            os.environ[key] = environ[key]
+        else:  # an empty value, which it takes for one
+            del os.environ[key]
     _quiet()
     credential = _credential()
     rest = Rest(credential)
@@ -244,10 +246,15 @@ def _credential() -> "TokenCredential":
     from azure.identity import DefaultAzureCredential
 
     # a browser only where somebody sits
-    return cast(
-        "TokenCredential",
-        DefaultAzureCredential(exclude_interactive_browser_credential=not sys.stderr.isatty()),
-    )
+    browser = sys.stderr.isatty()
+    try:
+        found = DefaultAzureCredential(exclude_interactive_browser_credential=not browser)
+    except ValueError as error:  # an id that cannot be one
+        raise UsageError(
+            f"the login that is set cannot be used ({' '.join(str(error).split())}): correct or "
+            "unset AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+        ) from None
+    return cast("TokenCredential", found)
 
 
 def _log_in(credential: "TokenCredential") -> str:
@@ -260,8 +267,8 @@ def _log_in(credential: "TokenCredential") -> str:
         if not isinstance(error.__cause__, ClientAuthenticationError):
             raise
         raise CloudError(
-            "nobody is logged in to Azure: az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-            "AZURE_CLIENT_SECRET."
+            "nobody is logged in to Azure, or the login is not accepted: az login, or set "
+            "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
         ) from error
     return _who(token)
 

@@ -12,14 +12,16 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from scripts.azure import retry
 from scripts.azure.client import Cloud
 from scripts.azure.retry import NotFound, Refused
+from scripts.azure.tags import EXPIRES, IMAGE, ours
+from scripts.azure.texts import moment
 from scripts.console import say
-from scripts.errors import CloudError
+from scripts.errors import CloudError, UsageError
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint
@@ -27,18 +29,6 @@ if TYPE_CHECKING:
 ENDPOINTS_API = "2022-02-01-preview"
 DEPLOYMENTS_API = "2023-04-01-preview"
 """The versions that azure-ai-ml itself asks for these two."""
-
-OURS = "homeport"
-"""Tag of everything that the verbs make; its value is "1"."""
-OWNER = "homeport-owner"
-EXPIRES = "homeport-expires"
-"""Tag of an endpoint: until when it is wanted, in UTC. Nothing deletes it then by itself."""
-IMAGE = "homeport-image"
-"""Tag of a deployment: digest of its image."""
-PREVIOUS = "homeport-previous"
-"""Tag of an endpoint: the deployment that had the traffic before."""
-MARK = "homeport-mark"
-"""Tag of a deployment: hash of all that makes it what it is (rollout.mark)."""
 
 CONTAINERS: tuple[Literal["storage-initializer", "inference-server"], ...] = (
     "storage-initializer",
@@ -76,7 +66,7 @@ class Deployment:
 
     @property
     def ours(self) -> bool:
-        return self.tags.get(OURS) == "1"
+        return ours(self.tags)
 
     @property
     def in_progress(self) -> bool:
@@ -97,7 +87,7 @@ class Endpoint:
 
     @property
     def ours(self) -> bool:
-        return self.tags.get(OURS) == "1"
+        return ours(self.tags)
 
     @property
     def expires(self) -> datetime | None:
@@ -110,14 +100,6 @@ class Endpoint:
 
     def deployment(self, name: str) -> Deployment | None:
         return next((d for d in self.deployments if d.name == name), None)
-
-
-def moment(text: str) -> datetime | None:
-    """A time as Azure writes it (ISO 8601; up to seven decimals, Z or offset), in UTC."""
-    with contextlib.suppress(ValueError):
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    return None
 
 
 def asset(arm_id: str) -> str:
@@ -178,6 +160,16 @@ def find(cloud: Cloud, name: str) -> Endpoint | None:
         return None
 
 
+def need(cloud: Cloud, name: str) -> Endpoint:
+    """The endpoint; UsageError where it is not there."""
+    if found := find(cloud, name):
+        return found
+    raise UsageError(
+        f"there is no endpoint {name} in {cloud.workspace.name}: make cloud-status lists what "
+        "there is; next: make cloud-deploy"
+    )
+
+
 def every(cloud: Cloud) -> list[Endpoint]:
     """All endpoints of the workspace, by name."""
     found = []
@@ -218,7 +210,7 @@ def wait(what: str, poller: Any, progress: Callable[[], None]) -> None:
 
     Refused with the service's words where it failed; CloudError where the looking on failed.
     """
-    from azure.core.exceptions import AzureError, HttpResponseError
+    from azure.core.exceptions import AzureError
 
     told = time.monotonic()
     with quiet():
@@ -229,12 +221,6 @@ def wait(what: str, poller: Any, progress: Callable[[], None]) -> None:
                     told = time.monotonic()
                     progress()
             poller.result()
-        except HttpResponseError as error:
-            if (error.status_code or 0) >= 400:
-                raise (retry.translate(what, error) or CloudError(f"could not {what}.")) from error
-            # the look went well, and told of a failure
-            reason = str(error).splitlines()[0]
-            raise Refused(f"could not {what}: {reason}") from error
         except AzureError as error:
             raise (retry.translate(what, error) or CloudError(f"could not {what}.")) from error
 
@@ -318,5 +304,5 @@ def logs(cloud: Cloud, endpoint: str, deployment: str, lines: int = LOG_LINES) -
                 deployment, endpoint, lines, container_type=container
             ).strip()
         except AzureError as error:
-            found[container] = f"(no log: {' '.join(str(error).split())[:200]})"
+            found[container] = f"(no log: {retry.words(error)})"
     return found

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.azure import retry
 from scripts.azure.client import TIMEOUT_SECONDS, Cloud
+from scripts.azure.texts import moment
 from scripts.console import say
 
 if TYPE_CHECKING:
@@ -196,12 +197,3 @@ def _message(error: Any) -> str:
     while isinstance(error, dict) and isinstance(error.get("error"), dict):
         error = error["error"]
     return str(error.get("message") or error.get("code") or "") if isinstance(error, dict) else ""
-
-
-def moment(text: str | None) -> datetime.datetime | None:
-    """A time as the service writes it; UTC where it does not say."""
-    if not text:
-        return None
-    # seconds have 7 digits here, of which Python knows 6
-    moment = datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
-    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from scripts import docker
+from scripts.azure.given import check_push
 from scripts.azure.image_build import build
 from scripts.azure.registry import Registry, login_server
 from scripts.azure.saved_image import MEGABYTE, PLATFORM, push_saved
@@ -112,6 +113,7 @@ def local(role: Role, device: str, environ: Mapping[str, str], rehearsal: str = 
 
     `rehearsal` is the workspace's (cloud.workspace.rehearsal): in "host" nothing is built.
     """
+    check_push(environ.get("PUSH", "here"))
     image = find(role, device, environ, rehearsal)
     if image is None:
         if lacking := missing_docker():

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 from scripts.azure import client, history, names, prices, retry, specs
 from scripts.azure.client import Cloud, NotFound
 from scripts.azure.history import ENDED, Details
+from scripts.azure.tags import RECIPE, ours
+from scripts.azure.texts import moment, money, span
 from scripts.console import INTERRUPTED, say
-from scripts.errors import CloudError, UsageError
+from scripts.errors import CloudError
 from train.recipe import Recipe
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Command
 
 JOBS_API = "2024-01-01-preview"
-"""api-version of jobs, as azure-ai-ml 1.34 reads them."""
-RECIPE_TAG = "homeport-recipe"
+COMPUTES_API = "2023-08-01-preview"
+"""api-versions of jobs and computes, as azure-ai-ml 1.34 reads them."""
 TAIL_LINES = 50
 """Lines at the end of each log in which a cause is looked for."""
 
@@ -57,14 +59,9 @@ class Job:
         None where their price is not known. Azure bills from a machine's allocation, which run
         history does not tell; it lies between submission and start.
         """
-        try:
-            instance = prices.find(self.instance)
-        except UsageError:
-            return None
-        price = instance.spot_per_hour if self.spot else instance.per_hour
-        price = instance.per_hour if price is None else price
+        price = prices.per_hour(self.instance, spot=self.spot)
         until = end.ended or datetime.datetime.now(datetime.UTC)
-        created = history.moment(self.created) or end.started or until
+        created = moment(self.created) or end.started or until
         hours = max((until - created).total_seconds(), 0) / 3600
         return None if price is None else price * self.nodes * hours
 
@@ -82,7 +79,10 @@ def find(cloud: Cloud, name: str) -> Job:
     """The job of that name; CloudError where there is none."""
     job = get(cloud, name)
     if job is None:
-        raise CloudError(f"there is no job {name} in workspace {cloud.workspace.name}.")
+        raise CloudError(
+            f"there is no job {name} in workspace {cloud.workspace.name}: make cloud-status lists "
+            "the latest."
+        )
     return job
 
 
@@ -94,14 +94,13 @@ def attempts(cloud: Cloud, base: str) -> list[Job]:
     return found
 
 
-def ours(cloud: Cloud, recipe: str = "") -> list[Job]:
+def newest_first(cloud: Cloud, recipe: str = "") -> list[Job]:
     """Our jobs, the newest first; of one recipe where it is named."""
     listed = cloud.rest.all(f"{cloud.workspace.id}/jobs", JOBS_API, listViewType="ActiveOnly")
     jobs = [
         _job(cloud, item)
         for item in listed
-        if (tags := item["properties"].get("tags") or {}).get("homeport")
-        and recipe in ("", tags.get(RECIPE_TAG))
+        if ours(tags := item["properties"].get("tags") or {}) and recipe in ("", tags.get(RECIPE))
     ]
     return sorted(jobs, key=lambda job: job.created, reverse=True)
 
@@ -110,9 +109,11 @@ def named_or_newest(cloud: Cloud, name: str, recipe: str) -> Job:
     """The job of that name, else the recipe's newest; CloudError where there is none."""
     if name:
         return find(cloud, name)
-    if jobs := ours(cloud, recipe):
+    if jobs := newest_first(cloud, recipe):
         return jobs[0]
-    raise CloudError(f"recipe {recipe} has no job in workspace {cloud.workspace.name}.")
+    raise CloudError(
+        f"recipe {recipe} has no job in workspace {cloud.workspace.name}; next: make cloud-train"
+    )
 
 
 def _job(cloud: Cloud, found: Mapping[str, Any]) -> Job:
@@ -139,7 +140,7 @@ def _job(cloud: Cloud, found: Mapping[str, Any]) -> Job:
 def _machine(cloud: Cloud, compute: str) -> tuple[str, bool]:
     """Machine of a cluster and whether it is low-priority; empty where the cluster is gone."""
     try:
-        found = cloud.rest.get(compute, "2023-08-01-preview")
+        found = cloud.rest.get(compute, COMPUTES_API)
     except NotFound:
         return "", False
     properties = found["properties"].get("properties") or {}
@@ -204,13 +205,12 @@ def follow(
 
 def ended(job: Job, end: Details) -> str:
     """The job's state, duration and cost in one line."""
-    minutes, seconds = divmod(round(end.hours * 3600), 60)
-    line = f"{job.name} {end.status} after {minutes} min {seconds} s of work"
+    line = f"{job.name} {end.status} after {span(end.hours * 3600)} of work"
     cost = job.cost_at_most(end)
     if cost is None:
         return f"{line} on {job.instance or 'a machine'} of unknown price"
     machines = f"{job.nodes} x {job.instance}{' spot' if job.spot else ''}"
-    return f"{line}; it cost at most {cost:.3f} USD ({machines}, counted from its submission)"
+    return f"{line}; it cost at most {money(cost)} ({machines}, counted from its submission)"
 
 
 def why(cloud: Cloud, job: Job, end: Details) -> str:

@@ -12,14 +12,10 @@ from scripts.azure import assets, download, names, retry, specs
 from scripts.azure.blobs import locate
 from scripts.azure.client import Cloud
 from scripts.azure.jobs import Job
+from scripts.azure.tags import BYTES, JOB
 from scripts.console import say
 from scripts.errors import CloudError
 from train.recipe import Recipe
-
-JOB_TAG = "homeport-job"
-IMAGE_TAG = "homeport-image"
-BYTES_TAG = "homeport-bytes"
-"""Size of the model's files, which sizes the probes of its deployment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +52,7 @@ def register(cloud: Cloud, job: Job, recipe: Recipe, tags: dict[str, str]) -> Re
             f"registered: make cloud-logs JOB={job.name}"
         )
     size = sum(blob.size for blob in files)
-    own = {**tags, JOB_TAG: job.name, BYTES_TAG: str(size)}
+    own = {**tags, JOB: job.name, BYTES: str(size)}
     entity = specs.model(name=name, job=job.name, tags=own)
 
     def found_or_made() -> Registered:
@@ -73,6 +69,13 @@ def of_job(cloud: Cloud, name: str, job: str) -> Registered | None:
     return next((model for model in found if model.job == job), None)
 
 
+def named(cloud: Cloud, asked: str) -> Registered | None:
+    """The model `name:version`."""
+    name, _, version = asked.partition(":")
+    found = [_of(model) for model in assets.versions(cloud, name)]
+    return next((model for model in found if model.version == version), None)
+
+
 def newest(cloud: Cloud, recipe: Recipe) -> Registered | None:
     """The recipe's newest model in the workspace."""
     found = assets.versions(cloud, names.model_name(recipe))
@@ -84,7 +87,7 @@ def _of(model: Any) -> Registered:
     return Registered(
         name=str(model.name),
         version=str(model.version),
-        job=tags.get(JOB_TAG, ""),
-        size=int(tags.get(BYTES_TAG, "0")),
+        job=tags.get(JOB, ""),
+        size=int(tags.get(BYTES, "0")),
         tags=tags,
     )

@@ -17,6 +17,7 @@ from scripts.azure import consent, names, prices, specs
 from scripts.azure import quota as quotas
 from scripts.azure.prices import Instance
 from scripts.azure.quota import Quota
+from scripts.azure.texts import columns, money
 from scripts.azure.timeouts import Timeouts
 from scripts.console import say
 from scripts.runtime import Choice
@@ -198,8 +199,7 @@ def text(plan: Plan) -> str:
     rows += [("quota", quotas.line(quota)) for quota in plan.quota]
     rows += [(d.what, f"{d.value} ({d.reason})") for d in plan.decisions]
     rows += [("note", note) for note in plan.notes]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(columns(rows))
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -332,17 +332,17 @@ def _ceiling_line(train: Training) -> str:
     if train.ceiling is None:
         return "costs at most: not known (see the note)"
     each = f"{train.nodes} x {_hours(train.max_hours)} x ${train.instance.per_hour:,.4g}"
-    line = f"costs at most {_dollars(train.ceiling)} ({each})"
+    line = f"costs at most {money(train.ceiling)} ({each})"
     spot = train.likely_spot
-    return line if spot is None else f"{line}; about {_dollars(spot)} at the spot price"
+    return line if spot is None else f"{line}; about {money(spot)} at the spot price"
 
 
 def _serving_line(serve: Serving) -> str:
     if serve.per_hour is None or serve.until_expiry is None:
         return "costs per hour: not known (see the note)"
     return (
-        f"costs {_dollars(serve.per_hour)} per hour until `make cloud-down`; "
-        f"{_dollars(serve.until_expiry)} in the {_hours(serve.expires_hours)} to its expiry tag"
+        f"costs {money(serve.per_hour)} per hour until `make cloud-down`; "
+        f"{money(serve.until_expiry)} in the {_hours(serve.expires_hours)} to its expiry tag"
     )
 
 
@@ -356,10 +356,6 @@ def _machine(instance: Instance) -> str:
 
 def _times(price: float | None, amount: float) -> float | None:
     return None if price is None else round(price * amount, 4)
-
-
-def _dollars(amount: float | None) -> str:
-    return "not known" if amount is None else f"${amount:,.2f}"
 
 
 def _hours(hours: float) -> str:

@@ -96,6 +96,20 @@ def find(name: str) -> Instance:
     return table().find(name)
 
 
+def per_hour(name: str, *, spot: bool = False) -> float | None:
+    """US dollars per hour of one machine, None where nobody has written it down.
+
+    A low-priority machine whose own price is not known counts as a dedicated one, which is more.
+    """
+    try:
+        found = find(name)
+    except UsageError:
+        return None
+    if spot and found.spot_per_hour is not None:
+        return found.spot_per_hour
+    return found.per_hour
+
+
 def table(own: Path | None = None) -> Table:
     """The table with the user's file over it: `own`, or the one that CLOUD_PRICES names."""
     values = _read(TABLE)

@@ -9,9 +9,10 @@ again (429, and a connection that never stood). It starts nothing and knows no r
 """
 
 import email.utils
+import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from scripts.console import say
@@ -26,6 +27,8 @@ PATIENT: tuple[float, ...] = (*WAITS, *[30.0] * 18)
 """Ten minutes: for looking on at what goes on without us."""
 LONGEST = 600.0
 """Seconds that are waited at the most because the service asks for it."""
+WORDS_SHOWN = 600
+"""Characters of a refusal: its message, and then its details."""
 
 
 class Refused(CloudError):
@@ -34,7 +37,7 @@ class Refused(CloudError):
     def __init__(self, sentence: str, status: int = 0, code: str = "") -> None:
         super().__init__(sentence)
         self.status = status
-        """HTTP status."""
+        """HTTP status; 0 where an operation failed that had been accepted."""
         self.code = code
         """The service's name of the error, such as ResourceNotFound."""
 
@@ -128,6 +131,8 @@ def translate(what: str, error: BaseException) -> CloudError | None:
         )
     if isinstance(error, exceptions.HttpResponseError) and error.status_code:
         code, message = _said(error)
+        if error.status_code < 400:  # the look went well, and told of an operation's failure
+            return Refused(f"could not {what}: Azure failed ({code}): {message}", 0, code)
         kind = NotFound if error.status_code == 404 else Refused
         sentence = f"could not {what}: Azure answered {error.status_code} ({code}): {message}"
         return kind(sentence, error.status_code, code)
@@ -162,18 +167,35 @@ def seconds(headers: Mapping[str, str]) -> float | None:
     return min(max(wait, 0.1), LONGEST)
 
 
+def words(error: BaseException) -> str:
+    """What the service says in the error, on one line."""
+    return _said(error)[1]
+
+
 def _said(error: Any) -> tuple[str, str]:
-    """Code and message of the innermost detail of Azure's error envelope."""
+    """Code, and message with its details, of Azure's error envelope."""
     try:
         envelope = error.response.json()
         inner = envelope.get("error", envelope)
         code = inner.get("code") or error.reason
-        while not inner.get("message") and inner.get("details"):
-            inner = inner["details"][0]
-        message = inner["message"]
+        said = list(dict.fromkeys(_messages(inner)))
     except Exception:  # what a proxy or gateway answers is no envelope
-        return error.reason or "no reason", _short(error)
-    return str(code), " ".join(str(message).split())
+        return getattr(error, "reason", "") or "no reason", _short(error)
+    text = " ".join(said) or _short(error)
+    return str(code), text if len(text) <= WORDS_SHOWN else f"{text[:WORDS_SHOWN]} …"
+
+
+def _messages(inner: Mapping[str, Any]) -> Iterator[str]:
+    """Its message and those of its details, where refusals for quota put what matters."""
+    message = str(inner.get("message") or "")
+    try:  # the inferencing service's refusals are JSON within the message
+        fields = json.loads(message)["errors"]
+        yield from (" ".join(str(text).split()) for texts in fields.values() for text in texts)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        if message.strip():
+            yield " ".join(message.split())
+    for detail in inner.get("details") or ():
+        yield from _messages(detail)
 
 
 def _short(error: BaseException) -> str:

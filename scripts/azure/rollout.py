@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scripts.azure import causes, endpoints
-from scripts.azure.billing import money, price, span, total
+from scripts.azure.billing import total
 from scripts.azure.client import Cloud
-from scripts.azure.endpoints import PREVIOUS, Deployment, Endpoint
+from scripts.azure.endpoints import Deployment, Endpoint
+from scripts.azure.prices import per_hour as price
 from scripts.azure.retry import Refused
 from scripts.azure.scoring import Client, ScoringError
 from scripts.azure.splits import find_marked, new_name, splits, surplus, without
+from scripts.azure.tags import PREVIOUS
+from scripts.azure.texts import money, span
 from scripts.console import say
 from scripts.errors import CloudError
 
@@ -32,8 +35,6 @@ TRIALS = 3
 """Requests to the new deployment after each step."""
 LOG_SHOWN = 25
 """Lines of each container's log that are shown when a deployment fails."""
-DETAILS_SHOWN = 500
-"""Characters of a refusal's details."""
 FOLLOW_SECONDS = 3600.0
 """Longest look at a deployment that another call began; Azure gives up before."""
 
@@ -200,10 +201,9 @@ def _since(began: float) -> float:
 
 
 def _refusal(refused: Refused) -> str:
-    """The refusal with its details, where Azure puts what matters, and the cause if it is known."""
-    details = " ".join(str(refused.__cause__ or "").split())
-    cause = causes.explain(details)
-    return f"{refused} Known cause: {cause}" if cause else f"{refused} {details[:DETAILS_SHOWN]}"
+    """The refusal, and its cause where it is a known one."""
+    cause = causes.explain(str(refused))
+    return f"{refused} Known cause: {cause}" if cause else str(refused)
 
 
 def _progress(wanted: Wanted, name: str, seconds: float) -> str:

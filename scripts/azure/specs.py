@@ -21,6 +21,7 @@ import yaml
 from scripts.azure import names
 from scripts.azure.prices import Instance
 from scripts.azure.probes import Probes
+from scripts.azure.tags import own
 from scripts.azure.timeouts import Timeouts
 from scripts.errors import UsageError
 from scripts.settings import ROOT
@@ -306,7 +307,7 @@ def _said(error: Exception) -> str:
 
 def _tagged(filled: Document, tags: Mapping[str, str] | None) -> Document:
     """With our mark, and the caller's tags instead of the file's."""
-    filled["tags"] = {"homeport": "1", **{k: str(v) for k, v in (tags or {}).items()}}
+    filled["tags"] = own(tags)
     return filled
 
 

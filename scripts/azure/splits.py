@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from scripts.azure.endpoints import MARK, PREVIOUS, Deployment, Endpoint
+from scripts.azure.endpoints import Deployment, Endpoint
+from scripts.azure.tags import MARK, PREVIOUS
 
 COLOURS = ("blue", "green")
 

@@ -11,9 +11,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from scripts.azure import prices
-from scripts.azure.billing import Bill, Charge, Compute, Inventory, Job, cost, money, price, span
+from scripts.azure.billing import Bill, Charge, Compute, Inventory, Job, cost
 from scripts.azure.client import Workspace
-from scripts.azure.endpoints import OWNER, Deployment, Endpoint
+from scripts.azure.endpoints import Deployment, Endpoint
+from scripts.azure.prices import per_hour as price
+from scripts.azure.tags import OWNER, RECIPE
+from scripts.azure.texts import columns, money, span
 
 
 class Passed(Protocol):
@@ -109,7 +112,7 @@ def _job(job: Job, now: datetime) -> Found:
     return {
         "name": job.name,
         "status": job.status,
-        "recipe": job.tags.get("homeport-recipe", ""),
+        "recipe": job.tags.get(RECIPE, ""),
         "compute": job.compute,
         "instance_type": job.instance_type,
         "nodes": job.nodes,
@@ -199,7 +202,7 @@ def _endpoints(rows: Sequence[Found], now: datetime) -> list[str]:
             notes.append(f"  {deployment['name']}: {deployment['passed']}")
         notes.append(f"  {endpoint['name']}: {_expiry(endpoint, now)}")
     head = ["ENDPOINT", "DEPLOYMENT", "TRAFFIC", "MODEL", "MACHINE", "PER HOUR", "SINCE", "SO FAR"]
-    return [*_aligned(head, cells), *notes]
+    return [*columns([head, *cells]), *notes]
 
 
 def _expiry(endpoint: Mapping[str, Any], now: datetime) -> str:
@@ -225,7 +228,7 @@ def _jobs(rows: Sequence[Found], now: datetime) -> list[str]:
         ]
         for job in rows
     ]
-    return _aligned(["JOB", "STATUS", "MACHINE", "RAN", "COST"], cells)
+    return columns([["JOB", "STATUS", "MACHINE", "RAN", "COST"], *cells])
 
 
 def _length(job: Mapping[str, Any], now: datetime) -> str:
@@ -245,15 +248,7 @@ def _computes(rows: Sequence[Found]) -> list[str]:
         ]
         for compute in rows
     ]
-    return _aligned(["CLUSTER", "STATE", "MACHINE", "NODES"], cells)
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
+    return columns([["CLUSTER", "STATE", "MACHINE", "NODES"], *cells])
 
 
 def _since(text: str | None, now: datetime) -> str:

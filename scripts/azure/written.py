@@ -16,6 +16,7 @@ import yaml
 from scripts.azure import names, specs
 from scripts.azure.plan import Plan
 from scripts.azure.probes import probes_for
+from scripts.azure.tags import RECIPE
 from scripts.azure.timeouts import Timeouts
 from scripts.local_train import files
 from scripts.models import newest
@@ -44,7 +45,7 @@ def write(folder: Path, recipe: Recipe, plan: Plan) -> Iterator[Path]:
 
 def _documents(own: Path, recipe: Recipe, plan: Plan) -> dict[str, tuple[dict[str, Any], str]]:
     """Each document, and what is to be said of it."""
-    tags = {"homeport-recipe": recipe.name}
+    tags = {RECIPE: recipe.name}
     job = plan.job or names.slug(recipe.name)
     endpoint = plan.endpoint or names.endpoint_name(recipe, "")
     inputs: dict[str, Any] = {"recipe": {"type": "uri_file", "path": str(own.resolve())}}

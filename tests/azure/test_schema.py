@@ -12,12 +12,6 @@ from scripts.errors import UsageError
 from tests.tree import ROOT
 from train import recipe as recipes
 
-# azure-ai-ml on marshmallow 3, at import
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-)
-
 FILES = sorted(path.stem for path in (ROOT / "azure").glob("*.yml"))
 OURS = {"prices", "image-build"}
 """Not of Azure ML's schema: our table, and a task of the container registry."""

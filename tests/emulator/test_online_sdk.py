@@ -16,14 +16,8 @@ from emulator.faults import Fault
 from emulator.server import Server
 from tests import local_azure as local
 
-pytestmark = [
-    pytest.mark.slow,
-    # azure-ai-ml's schemas, as they are defined
-    pytest.mark.filterwarnings(
-        "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-        "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-    ),
-]
+pytestmark = pytest.mark.slow
+
 
 IMAGE = "homeportrehearsal.azurecr.io/homeport/serve@sha256:" + "0" * 64
 SCORE = """\

@@ -8,6 +8,7 @@ recording that is made here of the local Azure: that shows no parity with Azure,
 difference would be seen.
 """
 
+import copy
 import json
 import os
 import re
@@ -125,10 +126,21 @@ def test_the_local_azure_answers_what_azure_did(folder: Path, server: Server) ->
     assert list(differences(session(folder), server)) == []
 
 
-@pytest.fixture
-def made(server: Server, tmp_path: Path) -> list[Exchange]:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Exchange]:
     """A recording of the local Azure itself."""
-    path = tmp_path / "recording.json"
+    folder = tmp_path_factory.mktemp("recorded")
+    with bare_azure(folder / "azure") as server, environment(server):
+        return record(server, folder / "recording.json")
+
+
+@pytest.fixture
+def made(recorded: list[Exchange]) -> list[Exchange]:
+    """The recording, to be changed."""
+    return copy.deepcopy(recorded)
+
+
+def record(server: Server, path: Path) -> list[Exchange]:
     workspace = server.azure.settings.workspace_id
     token = server.azure.tokens.issue("https://management.azure.com", "me")
     asked: list[tuple[str, str, str, Any]] = [
@@ -197,6 +209,7 @@ def test_another_verdict_is_seen(
     assert sentence in "".join(verdicts(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from emulator.http import Dropped, Reply, Request
-from tests.emulator.small_azure import IMAGE, SmallAzure, SmallNodes
+from tests.emulator.small_azure import IMAGE, SmallAzure, SmallNodes, until
 from tests.local_azure import bare_azure
 
 REASON = "ms-azureml-model-error-reason"
@@ -176,6 +176,7 @@ def test_a_deployment_that_never_came_up_becomes_424(azure: SmallAzure) -> None:
     assert (reply.status, reply.headers[REASON]) == (424, "model_not_ready")
 
 
+@pytest.mark.slow
 def test_longer_than_the_request_timeout_is_408(azure: SmallAzure) -> None:
     began = time.monotonic()
     reply = azure.score("/slow", query={"seconds": "3"})
@@ -184,27 +185,26 @@ def test_longer_than_the_request_timeout_is_408(azure: SmallAzure) -> None:
 
 
 def test_more_than_twice_the_concurrency_is_429(azure: SmallAzure) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        slow = [
-            pool.submit(
-                azure.score, "/slow", query={"seconds": "1.5"}, azureml_model_deployment="green"
-            )
-            for _ in range(2)
-        ]
-        time.sleep(0.5)  # both are in flight; asking in a loop would take a place of theirs
-        reply = azure.score(azureml_model_deployment="green")
-        assert (reply.status, reply.body) == (429, b"")
-        assert reply.headers[REASON] == "too_many_pending_request"
-        assert [future.result().status for future in slow] == [200, 200]
+    begun = [
+        azure.score("/stream", query={"seconds": "0"}, azureml_model_deployment="green")
+        for _ in range(2)
+    ]
+    reply = azure.score(azureml_model_deployment="green")
+    assert (reply.status, reply.body) == (429, b"")
+    assert reply.headers[REASON] == "too_many_pending_request"
+    for answer in begun:
+        assert isinstance(answer.body, Iterator)
+        assert b"".join(answer.body).endswith(b"part 2\n")
     assert azure.score(azureml_model_deployment="green").status == 200
 
 
+@pytest.mark.slow
 def test_instances_and_concurrency_multiply_the_places(azure: SmallAzure) -> None:
     settings = {"maxConcurrentRequestsPerInstance": 2, "requestTimeout": "PT1M"}
     azure.deploy("wide", capacity=2, requestSettings=settings)
 
     def ask() -> int:
-        return azure.score("/slow", query={"seconds": "1"}, azureml_model_deployment="wide").status
+        return azure.score("/slow", query={"seconds": "2"}, azureml_model_deployment="wide").status
 
     with ThreadPoolExecutor(9) as pool:
         statuses = Counter(pool.map(lambda _: ask(), range(9)))
@@ -220,6 +220,7 @@ def test_a_stream_comes_as_it_is_made(azure: SmallAzure) -> None:
     assert came[-1][1] - came[0][1] > 0.3
 
 
+@pytest.mark.slow
 def test_a_stream_breaks_off_at_the_request_timeout(azure: SmallAzure) -> None:
     reply = azure.score("/stream", query={"seconds": "0.6"})
     assert isinstance(reply.body, Iterator)
@@ -248,10 +249,7 @@ def test_mirrored_requests_reach_the_shadow_and_change_no_answer(azure: SmallAzu
     before = azure.nodes.started[1].log().count(b"POST /mirrored")
     for _ in range(40):
         assert azure.score("/mirrored").headers["azureml-model-deployment"] == "blue"
-    ends = time.monotonic() + 5
-    while azure.nodes.started[1].log().count(b"POST /mirrored") == before:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    until(lambda: azure.nodes.started[1].log().count(b"POST /mirrored") > before)
     assert 0 < azure.nodes.started[1].log().count(b"POST /mirrored") < 40
 
 
@@ -280,10 +278,7 @@ def test_over_tls_a_stream_arrives_in_parts_and_leaving_frees_the_place(tmp_path
             left = session.post(f"{url}/stream?seconds=0.3", stream=True, timeout=10)
             next(left.iter_content(None))
             left.close()
-        ends = time.monotonic() + 3
-        while session.post(f"{url}/score", json={}, timeout=10).status_code == 429:
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        until(lambda: session.post(f"{url}/score", json={}, timeout=10).status_code != 429)
 
         late = session.post(f"{url}/stream?seconds=3", stream=True, timeout=10)
         with pytest.raises(requests.exceptions.ChunkedEncodingError):

@@ -2,7 +2,6 @@
 version that is pinned and in the newest; each result is what it must be, and nothing turned red.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,11 +17,10 @@ import pytest
 
 from emulator.server import Server
 from emulator.storage import locate
-from tests.tree import ROOT
+from tests import clients
 
 pytestmark = pytest.mark.slow
 
-LOCK = ROOT / "tests" / "newest_sdk.txt"
 SESSION = Path(__file__).parent / "sdk_session.py"
 SECONDS = 150
 
@@ -34,19 +32,8 @@ def pinned() -> str:
 
 
 def newest() -> str:
-    """The interpreter with the SDK of tests/newest_sdk.txt; the first call installs it."""
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]
-    folder = ROOT / ".cache" / "newest-sdk" / digest
-    found = folder / "bin" / "python"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").is_file():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            install = [str(found), "-m", "pip", "install", "--quiet", "--require-hashes"]
-            subprocess.run([*install, "--no-deps", "-r", str(LOCK)], check=True)
-            (folder / "done").touch()
-    return str(found)
+    """The interpreter with the SDK of tests/newest_sdk.txt."""
+    return clients.python(clients.NEWEST_SDK)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import pytest
 
 from emulator import serving
 from emulator.http import Reply
-from tests.emulator.small_azure import IMAGE, SmallAzure
+from tests.emulator.small_azure import IMAGE, SmallAzure, until
+
+pytestmark = pytest.mark.slow  # each starts servers; test_deployments.py has the quick ones
 
 BLUE = "onlineEndpoints/geo/deployments/blue"
 CRASHED = "User container has crashed or terminated"
@@ -181,10 +183,7 @@ def test_a_container_whose_liveness_fails_later_is_ended(azure: SmallAzure) -> N
     azure.deploy(liveness={"failureThreshold": 2})
     azure.route_to(blue=100)
     azure.score("/health/500")
-    ends = time.monotonic() + 5
-    while azure.nodes.alive and time.monotonic() < ends:
-        time.sleep(0.02)
-    assert azure.nodes.alive == []
+    until(lambda: not azure.nodes.alive)
     reply = azure.score()
     assert (reply.status, reply.headers["ms-azureml-model-error-reason"]) == (
         424,
@@ -218,8 +217,7 @@ def test_the_same_update_again_replaces_only_what_has_died(azure: SmallAzure) ->
     assert len(azure.nodes.started) == 1
     azure.route_to(blue=100)
     azure.score("/health/500")
-    while azure.nodes.alive:
-        time.sleep(0.02)
+    until(lambda: not azure.nodes.alive)
     assert azure.deploy(liveness=AFTER_START)["status"] == "Succeeded"
     assert azure.score().status == 200
 
@@ -252,8 +250,7 @@ def test_closing_ends_all_also_what_is_coming_up(azure: SmallAzure) -> None:
     azure.deploy("blue")
     coming = azure.deployment_body(variables={"START_SECONDS": "60"})
     reply = azure.call("PUT", "onlineEndpoints/geo/deployments/green", coming)
-    while len(azure.nodes.started) < 2:
-        time.sleep(0.01)
+    until(lambda: len(azure.nodes.started) == 2)
     serving.close(azure.azure)
     assert azure.nodes.alive == []
     assert azure.finish(reply)["error"]["code"] == "OperationCanceled"

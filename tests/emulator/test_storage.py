@@ -5,17 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
 
-from emulator import azurite, certificates
 from emulator.azure import Settings
 from emulator.azurite import AzuriteError, find
 from emulator.server import Server
-from emulator.storage import AzuriteStorage, locate
+from emulator.storage import locate
 from tests.local_azure import session
 from tests.tree import ROOT
 
@@ -119,39 +117,6 @@ def test_a_sas_opens_the_account_until_it_ends(
     storage.write("signed", "a b/ü", b"1")
     url = f"{storage.url('signed', 'a b/ü')}?{storage.sas(expired=expired)}"
     assert session(local_azure, "").get(url).status_code == status
-
-
-@pytest.mark.slow
-def test_an_azurite_that_runs_already_can_serve(local_azure: Server, tmp_path: Path) -> None:
-    files = certificates.ensure(tmp_path / "pki")
-    account = local_azure.azure.settings.account
-    with closing(
-        azurite.start(find(ROOT / ".cache" / "azurite"), tmp_path / "other", account, files)
-    ) as other:
-        port = other.url.rpartition(":")[2]
-        command = [sys.executable, "-m", "emulator", "--folder", str(tmp_path)]
-        command += ["--storage", f"https://localhost:{port}"]
-        environ = {**os.environ, "AZURITE_ACCOUNTS": f"{account}:{other.key}"}
-        with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout
-                assert process.stdout.readline().startswith(b"ready http://127.0.0.1:")
-            finally:
-                process.terminate()
-                assert process.wait(20) == 0
-        storage = AzuriteStorage(account, other.key, other.url, files.ca)
-        assert storage.names(BLOBS) == []  # the container was made there
-
-
-def test_without_the_accounts_key_another_azurite_is_no_use(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "emulator", "--folder", str(tmp_path)]
-    command += ["--storage", "https://localhost:1"]
-    environ = {**os.environ, "AZURITE_ACCOUNTS": "somebody:key"}
-    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
-    assert ran.returncode == 1
-    assert ran.stderr == (
-        "error: AZURITE_ACCOUNTS has no homeportrehearsal:KEY, which --storage needs.\n"
-    )
 
 
 @pytest.mark.slow

@@ -66,12 +66,18 @@ print(json.dumps({
 
 
 @pytest.fixture
-def azure(tmp_path: Path) -> Iterator[Client]:
-    """With one job, `named`, that has ended."""
+def empty(tmp_path: Path) -> Iterator[Client]:
+    """Without jobs."""
     with client(tmp_path) as asking:
-        asking.job("named", "true", tags={"homeport": "1"})
-        asking.ended("named")
         yield asking
+
+
+@pytest.fixture
+def azure(empty: Client) -> Client:
+    """With one job, `named`, that has ended."""
+    empty.job("named", "true", tags={"homeport": "1"})
+    empty.ended("named")
+    return empty
 
 
 def mlflow(azure: Client, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
@@ -87,6 +93,7 @@ def pairs(number: int) -> list[dict[str, Any]]:
     return [{"key": f"k{i}", "value": str(i)} for i in range(number)]
 
 
+@pytest.mark.slow
 def test_a_job_finds_its_run_in_its_environment(azure: Client) -> None:
     azure.job("asks", "env | grep -E '^(MLFLOW|AZUREML)_'", experimentName="homeport")
 
@@ -124,6 +131,7 @@ def test_single_values_are_logged_and_the_tags_are_the_jobs(azure: Client) -> No
     assert [row["value"] for row in history["metrics"]] == [1.5, 2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "word"),
     [
@@ -155,17 +163,17 @@ def test_what_the_service_does_not_take_is_refused_and_nothing_of_it_kept(
 @pytest.mark.parametrize(
     "path", ["runs/get?run_id=x", "runs/get", "experiments/get?experiment_id=x"]
 )
-def test_what_is_not_there_is_not_found_in_mlflows_words(azure: Client, path: str) -> None:
-    assert mlflow(azure, "GET", path, expect=404)["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+def test_what_is_not_there_is_not_found_in_mlflows_words(empty: Client, path: str) -> None:
+    assert mlflow(empty, "GET", path, expect=404)["error_code"] == "RESOURCE_DOES_NOT_EXIST"
 
 
 @pytest.mark.parametrize(
     ("path", "body"), [("runs/create", {}), ("runs/search", {"filter": "metrics.loss < 1"})]
 )
-def test_what_is_not_emulated_says_so(azure: Client, path: str, body: dict[str, Any]) -> None:
-    azure.meant = "501"
+def test_what_is_not_emulated_says_so(empty: Client, path: str, body: dict[str, Any]) -> None:
+    empty.meant = "501"
 
-    assert mlflow(azure, "POST", path, body, 501)["error"]["code"] == "NotEmulated"
+    assert mlflow(empty, "POST", path, body, 501)["error"]["code"] == "NotEmulated"
 
 
 def test_an_artifact_is_written_once(azure: Client) -> None:
@@ -188,6 +196,7 @@ def test_an_artifact_is_written_once(azure: Client) -> None:
     assert [each["path"] for each in listed] == ["report.html", "user_logs/std_log.txt"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_made_again_has_nothing_logged(azure: Client) -> None:
     mlflow(azure, "POST", "runs/log-batch", {"run_id": "named", "params": pairs(1)})
 

@@ -121,10 +121,6 @@ def test_an_endpoints_identity_has_the_roles_that_azure_gives(bare: Server) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(  # azure-ai-ml on marshmallow 3, at import
-    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-)
 def test_the_sdk_finds_its_way_and_uploads(local_azure: Server, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"messages": []}\n' * 100)

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.cloud_deploy import check_reference, consequences, need_ours
 from scripts.errors import CloudError, UsageError
-from tests.scripts.azure.stage import ENDPOINT, Stage, on_azure, stage
+from tests.scripts.azure.stage import ENDPOINT, Stage, stage
 from tests.scripts.azure.test_splits import deployment, endpoint
 
 
@@ -45,7 +45,7 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         assert staged.server.azure.journal.report()["problems"] == []
 
 
-@on_azure
+@pytest.mark.slow
 def test_the_way_of_an_endpoint_from_no_model_to_nothing_left(azure: Stage) -> None:
     ran = azure.run("cloud_deploy", "--yes")
     assert (ran.code, ran.out) == (2, "")
@@ -116,7 +116,7 @@ def test_the_way_of_an_endpoint_from_no_model_to_nothing_left(azure: Stage) -> N
     assert "nothing of ours bills in homeport" in ran.told
 
 
-@on_azure
+@pytest.mark.slow
 def test_a_deletion_that_azure_refuses_is_an_error_that_names_what_is_left(
     azure: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_deletion_that_azure_refuses_is_an_error_that_names_what_is_left(
     azure.clear()
 
 
-@on_azure
+@pytest.mark.slow
 def test_a_model_that_is_named_and_not_there_is_refused(azure: Stage) -> None:
     ran = azure.run("cloud_deploy", "--yes", "--model", "tiny-ja:99")
     assert ran.code == 2

@@ -35,7 +35,6 @@ def put(server: Server, path: str, version: str, body: Any) -> Any:
     return answer.json()
 
 
-@pytest.mark.filterwarnings("ignore:The `context` parameter is deprecated")  # inside the SDK
 def test_of_a_job_that_was_made(server: Server) -> None:
     from azure.ai.ml._restclient.v2025_01_01_preview.models import JobBase
     from azure.ai.ml.entities import Job

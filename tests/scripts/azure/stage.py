@@ -11,13 +11,10 @@ import contextlib
 import importlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 from unittest.mock import patch
-
-import pytest
 
 from emulator import serving
 from emulator.faults import Faults
@@ -29,26 +26,8 @@ from scripts.errors import VerbError
 from tests.local_azure import bare_azure, environment
 from tests.scripts.azure.containers import Kitchen
 
-T = TypeVar("T", bound=Callable[..., Any])
-
 ENDPOINT = "tiny-ja-666ff6"
 """Of the default recipe in the local Azure's workspace."""
-
-
-ON_AZURE = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(  # azure-ai-ml, of the marshmallow that it asks for
-        "ignore:The `context` parameter is deprecated"
-    ),
-]
-"""Marks of tests that need a stage."""
-
-
-def on_azure(test: T) -> T:
-    """Mark one test so."""
-    for mark in ON_AZURE:
-        test = mark(test)
-    return test
 
 
 @dataclass(frozen=True)

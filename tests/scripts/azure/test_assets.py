@@ -11,16 +11,12 @@ from emulator.server import Server
 from scripts.azure import assets, client
 from scripts.azure.blobs import Datastore
 from scripts.azure.client import Cloud, NotFound
+from scripts.azure.tags import BASE, REVISION
 from scripts.errors import UsageError
 from tests import local_azure as local
 from tests.scripts.azure.stand_ins import cloud_of, requests_of
 from train import recipe as recipes
 from train.recipe import Recipe
-
-pytestmark = pytest.mark.filterwarnings(  # azure-ai-ml, of the marshmallow that it asks for
-    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-)
 
 
 def recipe_of(**sections: dict[str, Any]) -> Recipe:
@@ -119,7 +115,7 @@ def staged_model(day: int, base: str, revision: str) -> Any:
     return SimpleNamespace(
         name="base-model-1b",
         version=str(day),
-        tags={assets.BASE_TAG: base, assets.REVISION_TAG: revision},
+        tags={BASE: base, REVISION: revision},
         creation_context=SimpleNamespace(created_at=day),
     )
 

@@ -12,11 +12,8 @@ from scripts.azure.billing import (
     bill,
     cost,
     duration,
-    money,
-    price,
     read_compute,
     read_job,
-    span,
     total,
 )
 from tests.scripts.azure.test_splits import deployment, endpoint
@@ -143,9 +140,9 @@ def test_spot_takes_its_own_price_and_the_full_one_where_that_is_not_known(
 ) -> None:
     known = prices.find(H100)
     monkeypatch.setattr(prices, "find", lambda name: replace(known, spot_per_hour=1.5))
-    assert price(H100, spot=True) == 1.5
+    assert prices.per_hour(H100, spot=True) == 1.5
     monkeypatch.setattr(prices, "find", lambda name: replace(known, spot_per_hour=None))
-    assert price(H100, spot=True) == known.per_hour
+    assert prices.per_hour(H100, spot=True) == known.per_hour
 
 
 def test_a_cost_is_never_negative_and_unknown_without_its_parts() -> None:
@@ -159,28 +156,6 @@ def test_what_stays_is_the_sum_without_what_goes() -> None:
     blue, green = deployment("blue-1"), deployment("green-2", instances=2)
     assert total([blue, green]) == pytest.approx(3 * rate(CPU))
     assert total([blue, green], without=[green]) == pytest.approx(rate(CPU))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (60, "1 min"),
-        (3599, "59 min"),
-        (3600, "1 h 00 min"),
-        (11100, "3 h 05 min"),
-        (200000, "2 d 7 h"),
-        (-5, "0 s"),
-    ],
-)
-def test_a_time_span_reads_well(seconds: float, text: str) -> None:
-    assert span(seconds) == text
-
-
-def test_money_reads_well() -> None:
-    assert money(1234.5) == "$1,234.50"
-    assert money(None) == "an unknown price"
 
 
 @pytest.mark.parametrize(

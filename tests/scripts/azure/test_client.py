@@ -101,7 +101,16 @@ def test_a_busy_service_and_a_broken_connection_are_tried_again(bare: Server, fa
     ("environ", "kind", "words"),
     [
         ({"AZURE_WORKSPACE": "other"}, UsageError, "az ml workspace list --resource-group"),
-        ({"AZURE_CLIENT_SECRET": "wrong"}, CloudError, "nobody is logged in to Azure: az login"),
+        (
+            {"AZURE_CLIENT_SECRET": "wrong"},
+            CloudError,
+            "nobody is logged in to Azure, or the login is not accepted: az login",
+        ),
+        (
+            {"AZURE_TENANT_ID": "no tenant!"},
+            UsageError,
+            "the login that is set cannot be used .*: correct or unset AZURE_TENANT_ID",
+        ),
     ],
 )
 def test_a_wrong_name_or_login_ends_with_the_next_command(

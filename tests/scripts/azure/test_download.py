@@ -14,13 +14,7 @@ from scripts.azure.client import Cloud
 from scripts.errors import CloudError, MachineError
 from tests import local_azure as local
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(  # azure-ai-ml, of the marshmallow that it asks for
-        "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-        "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

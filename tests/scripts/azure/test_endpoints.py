@@ -5,29 +5,10 @@ from typing import Any
 import pytest
 
 from scripts.azure import endpoints
-from scripts.azure.endpoints import asset, moment, read
+from scripts.azure.endpoints import asset, read
 from scripts.azure.retry import Refused
 from scripts.errors import CloudError
-from tests.scripts.azure.stage import ENDPOINT, Stage, on_azure, stage
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2026-11-21T13:00:00Z",
-        "2026-11-21T13:00:00+00:00",
-        "2026-11-21T13:00:00.0000000Z",
-        "2026-11-21T22:00:00+09:00",
-        "2026-11-21T13:00:00",
-    ],
-)
-def test_times_are_read_in_every_form_that_azure_writes(text: str) -> None:
-    assert moment(text) == datetime(2026, 11, 21, 13, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("text", ["", "tomorrow", "2026-13-01T00:00:00Z"])
-def test_what_is_no_time_is_none(text: str) -> None:
-    assert moment(text) is None
+from tests.scripts.azure.stage import ENDPOINT, Stage, stage
 
 
 @pytest.mark.parametrize(
@@ -90,7 +71,7 @@ def make(azure: Stage, name: str = ENDPOINT) -> None:
     endpoints.create(azure.cloud, specs.endpoint(name, tags={"homeport-owner": "me"}))
 
 
-@on_azure
+@pytest.mark.slow
 def test_an_endpoint_is_made_found_and_deleted_and_deleting_twice_is_fine(azure: Stage) -> None:
     assert azure.endpoint() is None
     make(azure)
@@ -104,7 +85,7 @@ def test_an_endpoint_is_made_found_and_deleted_and_deleting_twice_is_fine(azure:
     assert azure.endpoint() is None
 
 
-@on_azure
+@pytest.mark.slow
 def test_tags_of_others_stay_when_the_traffic_moves(azure: Stage) -> None:
     make(azure)
     endpoints.set_traffic(azure.cloud, ENDPOINT, {}, {"mine": "1"})
@@ -115,7 +96,7 @@ def test_tags_of_others_stay_when_the_traffic_moves(azure: Stage) -> None:
     azure.clear()
 
 
-@on_azure
+@pytest.mark.slow
 def test_nothing_of_the_sdk_reaches_stdout(
     azure: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +146,7 @@ def test_an_endpoint_that_stays_busy_is_given_up_with_the_next_command(
         endpoints.settle("delete endpoint geo", busy(2))
 
 
-@on_azure
+@pytest.mark.slow
 def test_a_failed_operation_is_told_in_the_services_words(azure: Stage) -> None:
     from emulator.faults import Fault
     from scripts.azure import specs
@@ -177,7 +158,7 @@ def test_a_failed_operation_is_told_in_the_services_words(azure: Stage) -> None:
     azure.clear()
 
 
-@on_azure
+@pytest.mark.slow
 def test_the_log_of_a_deployment_that_is_not_there_says_why(azure: Stage) -> None:
     make(azure)
     found = endpoints.logs(azure.cloud, ENDPOINT, "blue-1")

@@ -1,4 +1,3 @@
-import datetime
 from typing import Any
 
 import pytest
@@ -133,13 +132,6 @@ def test_of_many_logs_that_of_the_first_process_is_read(names: list[str], chosen
     storage: Any = Storage(b"x\n")
     reader.read_on(storage, dict.fromkeys(names, ADDRESS))
     assert reader.name == chosen
-
-
-def test_times_of_the_service_are_understood() -> None:
-    moment = history.moment("2026-11-21T01:05:46.9263581+00:00")
-    assert moment == datetime.datetime(2026, 11, 21, 1, 5, 46, 926358, tzinfo=datetime.UTC)
-    assert history.moment("2026-11-21T01:05:46Z") == moment.replace(microsecond=0)
-    assert history.moment(None) is None
 
 
 def test_a_job_is_followed_to_its_end_and_what_comes_late_is_shown(

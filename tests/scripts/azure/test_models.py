@@ -12,13 +12,7 @@ from tests import local_azure as local
 from tests.scripts.azure.stand_ins import requests_of
 from train import recipe as recipes
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(  # azure-ai-ml, of the marshmallow that it asks for
-        "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-        "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-    ),
-]
+pytestmark = pytest.mark.slow
 IMAGE = f"homeportrehearsal.azurecr.io/homeport/train@sha256:{'a' * 64}"
 MODEL = 'mkdir -p "${{outputs.model}}/merged" && echo {} > "${{outputs.model}}/merged/config.json"'
 RECIPE = recipes.load("recipes/tiny-ja.yaml", environ={})

@@ -22,10 +22,6 @@ from train.recipe import Recipe
 PATH = ROOT / "recipes/tiny-ja.yaml"
 H100 = "Standard_NC40ads_H100_v5"
 REFERENCE = "mine.azurecr.io/homeport@sha256:" + "ab" * 32
-MARSHMALLOW = pytest.mark.filterwarnings(
-    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +198,6 @@ def test_written_specs_are_complete_and_fit_together(tmp_path: Path) -> None:
     assert "not in the registry yet: make cloud-push" in unpushed
 
 
-@MARSHMALLOW
 @pytest.mark.slow
 def test_the_sdk_takes_the_written_specs_as_they_stand(tmp_path: Path) -> None:
     import azure.ai.ml as sdk
@@ -219,7 +214,6 @@ def bare(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@MARSHMALLOW
 @pytest.mark.slow
 def test_with_a_workspace_the_plan_knows_names_and_quota(bare: Server) -> None:
     from scripts.azure.client import connect

@@ -146,6 +146,20 @@ def test_what_does_not_mend_ends_with_a_sentence(slept: list[float]) -> None:
 
 
 ENVELOPE = {"error": {"code": "UserError", "message": "Name is\ntoo long.", "details": []}}
+QUOTA = {
+    "error": {
+        "code": "BadRequest",
+        "message": "The request is invalid.",
+        "details": [
+            {
+                "code": "InferencingClientCallFailed",
+                "message": '{"errors": {"VmSize": ["Not enough quota\\n available."]}}',
+            },
+            {"code": "Same", "message": "The request is invalid."},
+        ],
+    }
+}
+FAILED = {"status": "Failed", "error": {"code": "OutOfQuota", "message": "Too few cores."}}
 NESTED = {"error": {"code": "Bad", "message": "", "details": [{"message": "The inner one."}]}}
 
 
@@ -153,6 +167,11 @@ NESTED = {"error": {"code": "Bad", "message": "", "details": [{"message": "The i
     ("error", "kind", "words"),
     [
         (answer(400, ENVELOPE), retry.Refused, r"answered 400 \(UserError\): Name is too long\."),
+        (
+            answer(400, QUOTA),
+            retry.Refused,
+            r"answered 400 \(BadRequest\): The request is invalid\. Not enough quota available\.$",
+        ),
         (answer(409, NESTED), retry.Refused, r"answered 409 \(Bad\): The inner one\."),
         (answer(404, ENVELOPE), retry.NotFound, "answered 404"),
         (answer(403), retry.Refused, r"answered 403 \(Reason\)"),
@@ -169,6 +188,18 @@ def test_a_refusal_is_told_at_once_in_the_services_words(
     assert caught.value.__cause__ is error
     if isinstance(caught.value, retry.Refused):
         assert caught.value.status == error.status_code  # type: ignore[attr-defined]
+
+
+def test_an_operation_that_failed_is_no_answer_of_200() -> None:
+    with pytest.raises(retry.Refused) as caught:
+        retry.call("make it", Flaky(answer(200, FAILED)))
+    assert str(caught.value) == "could not make it: Azure failed (OutOfQuota): Too few cores."
+    assert (caught.value.status, caught.value.code) == (0, "OutOfQuota")
+
+
+def test_a_refusal_of_many_words_is_cut() -> None:
+    long = {"error": {"code": "Long", "message": "word " * 1000}}
+    assert len(retry.words(answer(400, long))) < 610
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("rows.jsonl"), CloudError("ours")])

@@ -12,9 +12,9 @@ import pytest
 
 from emulator.faults import Fault
 from scripts.azure import endpoints
-from tests.scripts.azure.stage import ENDPOINT, ON_AZURE, Stage, stage
+from tests.scripts.azure.stage import ENDPOINT, Stage, stage
 
-pytestmark = ON_AZURE
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,6 @@ from tests.tree import ROOT
 from train import recipe as recipes
 from train.recipe import Recipe
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
-    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
-)
-
 DIGEST = "sha256:" + "ab12" * 16
 IMAGE = f"mine.azurecr.io/homeport@{DIGEST}"
 CPU = prices.find("Standard_E4s_v3")
@@ -68,14 +63,16 @@ def test_the_command_hands_every_input_to_the_key_that_it_is_for() -> None:
     command = job(recipe(), inputs={**INPUTS, **extra})["command"]
     assert command == (
         "python -m train ${{inputs.recipe}} --outputs ${{outputs.runs}} --model ${{outputs.model}} "
-        "--cache ${TMPDIR:-/tmp}/homeport data.train=${{inputs.train}} "
-        "data.validation=${{inputs.validation}} model.base=${{inputs.base}} model.adapter=${{inputs.adapter}}"
+        '--cache "${TMPDIR:-/tmp}/homeport" '
+        "data.train=${{inputs.train}} "
+        "data.validation=${{inputs.validation}} model.base=${{inputs.base}} "
+        "model.adapter=${{inputs.adapter}}"
     )
 
 
 def test_rows_that_the_job_downloads_itself_are_no_input() -> None:
     command = job(recipe(), inputs={"recipe": INPUTS["recipe"]})["command"]
-    assert command.endswith("--cache ${TMPDIR:-/tmp}/homeport")
+    assert command.endswith('--cache "${TMPDIR:-/tmp}/homeport"')
 
 
 def test_all_attempts_share_the_folder_of_their_runs() -> None:

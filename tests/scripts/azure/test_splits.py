@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from scripts.azure.endpoints import MARK, PREVIOUS, Deployment, Endpoint
+from scripts.azure.endpoints import Deployment, Endpoint
 from scripts.azure.splits import before, find_marked, mark, new_name, splits, surplus, without
+from scripts.azure.tags import MARK, PREVIOUS
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
