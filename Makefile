@@ -35,7 +35,7 @@ track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C 
 ##@ Cloud
 .PHONY: cloud-plan cloud-push cloud-stage cloud-train cloud-logs cloud-cancel cloud-download
 .PHONY: cloud-deploy cloud-rollback cloud-key cloud-status cloud-down cloud-smoke
-cloud-plan: cloud-setup ## What would run on Azure ML, for how long, and what that can cost  [RECIPE=…] [SET=…]
+cloud-plan: cloud-setup ## What would run on Azure ML, for how long, and what that can cost  [RECIPE=…] [SPECS=folder]
 	@$(RUN) scripts.cloud_plan
 cloud-push: cloud-setup ## Push both images to the workspace's registry, unless it has them  [PUSH=build builds there]
 	@$(RUN) scripts.cloud_push
@@ -75,7 +75,7 @@ rehearsal-down: cloud-setup ## Stop the local Azure, and forget all that is in i
 .PHONY: test check lock
 test: check ## Everything: the checks, then both images built, trained in, served and asked
 	@$(RUN) pytest -rs -m "e2e or slow"
-check: runtime cloud-setup ## Lint, types and unit tests: under a minute once all is installed
+check: runtime cloud-setup ## Lint, types and unit tests: two minutes once all is installed
 	@$(RUN) ruff check . && $(RUN) ruff format --check --quiet .
 	@$(RUN) mypy
 	@$(RUN) pytest -q -m "not e2e and not slow"

@@ -175,7 +175,7 @@ def words(error: BaseException) -> str:
 def _said(error: Any) -> tuple[str, str]:
     """Code, and message with its details, of Azure's error envelope."""
     try:
-        envelope = error.response.json()
+        envelope = json.loads(error.response.text())  # of both kinds that azure-core has
         inner = envelope.get("error", envelope)
         code = inner.get("code") or error.reason
         said = list(dict.fromkeys(_messages(inner)))

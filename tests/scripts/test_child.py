@@ -5,12 +5,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from scripts.child import run_to_end
 
 WAITS = """
 import signal, sys, time
 def stop(number, frame):
-    time.sleep(0.5)
+    time.sleep(0.3)
     open("stopped", "w").write(signal.Signals(number).name)
     sys.exit(5)
 signal.signal(signal.SIGINT, stop); signal.signal(signal.SIGTERM, stop)
@@ -22,18 +24,19 @@ time.sleep(30)
 def signalled(tmp_path: Path, number: signal.Signals) -> int:
     def when_ready() -> None:
         while not (tmp_path / "ready").exists():
-            time.sleep(0.05)
+            time.sleep(0.01)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=when_ready).start()
     return run_to_end([sys.executable, "-c", WAITS], cwd=tmp_path, env=os.environ)
 
 
-def test_a_signal_is_passed_on_and_the_childs_end_is_waited_for(tmp_path: Path) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        (tmp_path / "ready").unlink(missing_ok=True)
-        assert signalled(tmp_path, number) == 5
-        assert (tmp_path / "stopped").read_text() == number.name
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_is_passed_on_and_the_childs_end_is_waited_for(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    assert signalled(tmp_path, number) == 5
+    assert (tmp_path / "stopped").read_text() == number.name
 
 
 def test_a_child_that_a_signal_ended_gives_the_shells_code(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_deployment_that_serves_all_is_not_deleted_because_it_fails_once(azure
             "the region has no such machine free now",
         ),
         (Fault(kind="image_pull", path="deployments", cause="manifest unknown"), "make cloud-push"),
-        (Fault(kind="quota", path="deployments"), "quota"),
+        (Fault(kind="quota", path="deployments"), "Not enough quota available for Standard_"),
     ],
 )
 def test_what_azure_refuses_is_one_sentence_and_leaves_nothing(
