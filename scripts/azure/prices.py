@@ -6,7 +6,9 @@ CLOUD_PRICES names a file of the same form with the prices of your region or con
 nobody has written down is None, never 0. Nothing here asks Azure.
 """
 
+import copy
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -130,7 +132,7 @@ def table(own: Path | None = None) -> Table:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(
             f"{OWN}={path} cannot be read: {error.strerror or error}; mend or unset it."
@@ -140,6 +142,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("instances"), dict):
         raise UsageError(f"{path} has no section `instances`: see {relative(TABLE)} for the form.")
     return values
+
+
+@functools.cache
+def _parsed(text: str) -> Any:
+    """Kept, since a verb asks for many prices and reading the table takes 20 ms."""
+    return yaml.safe_load(text)
 
 
 def _put_over(values: dict[str, Any], own: dict[str, Any], path: Path) -> None:
