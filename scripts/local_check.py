@@ -1,11 +1,10 @@
 """Check a recipe in seconds: its files, rows, template and targets, and what memory it needs."""
 
 import argparse
-import shlex
 from pathlib import Path
 
 from scripts.console import run_verb
-from scripts.local_train import DEFAULT_RECIPE, choose, files, find_recipe
+from scripts.local_train import DEFAULT_RECIPE, choose, files, find_recipe, read_set
 from scripts.settings import flag_default
 
 
@@ -22,7 +21,7 @@ def main() -> None:
         "--gpu", default=flag_default("GPU"), help="estimate for this GPU, such as H100"
     )
     arguments = parser.parse_args()
-    overrides = shlex.split(arguments.set)
+    overrides = read_set(arguments.set)
     recipe = find_recipe(arguments.recipe, overrides)
     path = arguments.recipe.resolve()
     flags = ["--check", *(["--gpu", arguments.gpu] if arguments.gpu else [])]

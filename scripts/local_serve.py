@@ -12,7 +12,7 @@ from scripts.console import run_verb, say
 from scripts.docker import Compose
 from scripts.errors import MachineError, UsageError
 from scripts.host import Host
-from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe, train
+from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe, read_set, train
 from scripts.models import Servable, differs, from_folder, need_memory, newest
 from scripts.settings import flag_default, relative
 from train.recipe import Recipe
@@ -43,7 +43,7 @@ def main() -> None:
     port = read_port(arguments.port)
     recipe = None
     if not arguments.model:  # a mistake in it is told before anything is installed
-        recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+        recipe = find_recipe(arguments.recipe, read_set(arguments.set))
     elif not Path(arguments.model).is_dir() and not HUB_ID.match(arguments.model):
         raise UsageError(f"MODEL={arguments.model} is no folder, and no hub id like owner/name.")
     runtime = choose(arguments.runtime)
@@ -51,7 +51,7 @@ def main() -> None:
     if recipe is None:
         model = from_folder(fetch(runtime, arguments.model))
     else:
-        model = trained(runtime, recipe, arguments.recipe, shlex.split(arguments.set))
+        model = trained(runtime, recipe, arguments.recipe, read_set(arguments.set))
     need_memory(model.folder)
     runtime.serve(model.name, model.folder, port, watch=arguments.watch)
     log = runtime.log(port)

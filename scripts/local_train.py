@@ -32,6 +32,16 @@ def choose(asked: str) -> Compose | Host:
     return (Compose if runtime.value == "docker" else Host)(environ, device)
 
 
+def read_set(text: str) -> list[str]:
+    """The overrides in SET; UsageError where quotes are left open."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            f"SET={text} cannot be split ({error}): give key=value pairs with spaces between them."
+        ) from None
+
+
 def find_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
     """Read and check the recipe here, so that a mistake is told before anything is built."""
     recipe = recipes.load(path, overrides, overrides_in(environment()))
@@ -103,7 +113,7 @@ def main() -> None:
         help="start anew, even if a run is unfinished",
     )
     arguments = parser.parse_args()
-    overrides = shlex.split(arguments.set)
+    overrides = read_set(arguments.set)
     recipe = find_recipe(arguments.recipe, overrides)
     runtime = choose(arguments.runtime)
     run = train(runtime, recipe, arguments.recipe, overrides, fresh=arguments.fresh)

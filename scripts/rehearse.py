@@ -27,7 +27,7 @@ from scripts.docker import Compose
 from scripts.errors import CommandError, VerbError
 from scripts.host import Host
 from scripts.local_serve import SAMPLE, sample_request
-from scripts.local_train import find_recipe
+from scripts.local_train import find_recipe, read_set
 from scripts.rehearsal import FOLDER, LocalAzure, containers, local_azure, shell_line
 from scripts.runtime import choose_device, choose_runtime, probe
 from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
@@ -268,7 +268,7 @@ def main() -> None:
         say("stopped the local Azure" if azure.stop() else "no local Azure is running")
         azure.forget()
         return
-    recipe = find_recipe(arguments.recipe, shlex.split(arguments.set))
+    recipe = find_recipe(arguments.recipe, read_set(arguments.set))
     say(f"runtime: {runtime}")
     prepare(azure.runtime)
     azure.start()

@@ -84,7 +84,8 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
             if value in typing.get_args(option):
                 return value
         elif origin is list:
-            if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            (kind,) = typing.get_args(option)
+            if isinstance(value, list) and all(type(v) is kind for v in value):
                 return value
         elif option is float and not isinstance(value, bool):
             try:
@@ -98,7 +99,7 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
     wanted = " or ".join(
         ", ".join(map(repr, typing.get_args(o)))
         if typing.get_origin(o) is Literal
-        else str(getattr(o, "__name__", o)).replace("NoneType", "null")
+        else str(o if typing.get_args(o) else getattr(o, "__name__", o)).replace("NoneType", "null")
         for o in options
     )
     raise InputError(f"{where}: {key} is {value!r}; it must be {wanted}.")

@@ -1,8 +1,7 @@
 """What the cloud verbs are given beside their recipe's path: overrides, endpoint, way to push."""
 
-import shlex
-
 from scripts.errors import UsageError
+from scripts.local_train import read_set
 
 PUSH = ("here", "build")
 """Who builds and pushes an image: the engine here, or the workspace's registry."""
@@ -10,12 +9,7 @@ PUSH = ("here", "build")
 
 def overrides(text: str, endpoint: str = "") -> list[str]:
     """The recipe's overrides of SET, and of ENDPOINT; UsageError where quotes are left open."""
-    try:
-        found = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(
-            f"SET={text} cannot be split ({error}): give key=value pairs with spaces between them."
-        ) from None
+    found = read_set(text)
     return [*found, f"cloud.endpoint={endpoint}"] if endpoint else found
 
 

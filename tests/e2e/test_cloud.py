@@ -1,8 +1,11 @@
 """The cloud verbs typed as the README has them, in a fresh clone with a local Azure."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,12 @@ from tests.e2e.conftest import Clone, clone
 pytestmark = pytest.mark.e2e
 
 QUICK = "training.max_steps=2 evaluation.rows=1 evaluation.max_new_tokens=4 cloud.endpoint=quick"
+WRITE_TO_VAULT = """
+import sys
+from scripts.azure import vault
+from scripts.azure.client import connect
+vault.put(connect(), "hub-token", sys.stdin.read())
+"""
 
 
 class Cloud:
@@ -35,6 +44,13 @@ class Cloud:
         if expect:
             assert f"Error {expect}" in done.stderr
         return done.stdout, done.stderr
+
+    def python(self, program: str, stdin: str) -> None:
+        """Run a program with the verbs' own modules."""
+        environ = {**os.environ, **self.environ}
+        command = [sys.executable, "-c", program]
+        folder = self.clone.folder
+        subprocess.run(command, cwd=folder, env=environ, input=stdin, text=True, check=True)
 
     def json(self, target: str, **variables: str) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.make(target, 0, JSON="1", **variables)[0])
@@ -75,8 +91,13 @@ def test_from_training_to_rollback_and_down(cloud: Cloud) -> None:
     base = next(Path(cloud.clone.folder / ".cache/rehearsal").rglob("homeport/tiny-*/config.json"))
     staged = f"{QUICK} model.base={base.parent.relative_to(cloud.clone.folder)}"
     cloud.make("cloud-stage", SET=staged)
-    second = cloud.json("cloud-train", SET=f"{staged} training.seed=2")
+    cloud.python(WRITE_TO_VAULT, stdin="hf_secret")
+    tokened = f"{staged} training.seed=2 cloud.hub_token_secret=hub-token"
+    second = cloud.json("cloud-train", SET=tokened)
     assert second["job"] != first["job"]
+    log = cloud.make("cloud-logs", JOB=str(second["job"]))[0]
+    assert "hub token: from https://homeportrehearsal.vault.azure.net/secrets/hub-token" in log
+    assert "hf_secret" not in log
 
     cloud.json("cloud-deploy", MODEL=str(first["model"]).removeprefix("azureml:"))
     cloud.json("cloud-deploy", MODEL=str(second["model"]).removeprefix("azureml:"))

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -307,14 +306,6 @@ class SmallAzure:
     def close(self) -> None:
         serving.close(self.azure)
         self.nodes.close()
-
-
-def until(happened: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for what a thread or a process does meanwhile."""
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 def refused(refusal: Refusal) -> str:

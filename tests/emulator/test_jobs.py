@@ -1,7 +1,6 @@
 """Jobs as the control plane has them: accepted or refused, listed, cancelled, deleted."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from emulator.faults import Fault
 from tests.emulator.asking import JOBS, LATER, Client, client
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow  # they run jobs
 
@@ -116,8 +116,8 @@ def test_jobs_are_listed_newest_first_and_archived_ones_only_when_asked_for(azur
 def test_cancelling_ends_the_process_and_says_so_when_it_has(azure: Client) -> None:
     azure.job("long", f'python -c "{WATCH_FOR_SIGTERM}"')
     azure.until("long", "Running")
-    while azure.details("long")["logFiles"] == {} or azure.log("long") != "up\n":
-        time.sleep(0.05)
+    until(lambda: azure.details("long")["logFiles"] != {})
+    until(lambda: azure.log("long") == "up\n")
 
     azure.ask("POST", "jobs/long/cancel", api="2023-04-01-preview", expect=202)
 

@@ -1,7 +1,6 @@
 """Jobs that really run, as processes of this machine."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from emulator import execution
 from emulator.faults import Fault
 from tests.emulator.asking import CODES, Client, client
+from tests.waiting import until
 
 OUT: dict[str, Any] = {"out": {"jobOutputType": "uri_folder", "mode": "ReadWriteMount"}}
 
@@ -165,8 +165,8 @@ def test_a_mounted_output_is_in_storage_while_the_job_runs(azure: Client) -> Non
         "&& sleep 60",
         outputs=OUT,
     )
-    wait_for(lambda: azure.blobs("azureml/writes/") == ["azureml/writes/out/part"])
-    wait_for(lambda: azure.blobs("azureml/writes/") == ["azureml/writes/out/whole"])
+    until(lambda: azure.blobs("azureml/writes/") == ["azureml/writes/out/part"])
+    until(lambda: azure.blobs("azureml/writes/") == ["azureml/writes/out/whole"])
 
     azure.ask("POST", "jobs/writes/cancel", api="2023-04-01-preview", expect=202)
     azure.settled()
@@ -175,7 +175,7 @@ def test_a_mounted_output_is_in_storage_while_the_job_runs(azure: Client) -> Non
 def test_a_file_that_grows_is_not_taken_half(azure: Client) -> None:
     grow = "while sleep 0.03; do echo x >>${{outputs.out}}/growing; done"
     azure.job("grows", f"echo y >${{{{outputs.out}}}}/done; {grow}", outputs=OUT)
-    wait_for(lambda: azure.blobs("azureml/grows/") != [])
+    until(lambda: azure.blobs("azureml/grows/") != [])
 
     assert azure.blobs("azureml/grows/") == ["azureml/grows/out/done"]
 
@@ -242,7 +242,7 @@ def test_nothing_is_left_of_a_job_but_what_is_in_storage(azure: Client, tmp_path
 
     azure.ended("gone")
 
-    wait_for(lambda: not (tmp_path / "jobs" / "gone").exists())
+    until(lambda: not (tmp_path / "jobs" / "gone").exists())
     nodes = tmp_path / "nodes"
     assert list(nodes.rglob("*")) == [nodes / "tmp"]  # for temporary files, and empty
 
@@ -257,17 +257,10 @@ def test_secrets_of_a_job_are_not_in_the_journal(azure: Client, tmp_path: Path) 
     assert "hf_very_secret" not in journal
 
 
-def wait_for(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.05)
-
-
 def test_the_log_is_there_while_the_job_runs(azure: Client) -> None:
     azure.job("talks", "echo one; sleep 1; echo two; exec sleep 60")
-    wait_for(lambda: "std_log" in json.dumps(azure.details("talks")["logFiles"]))
-    wait_for(lambda: azure.log("talks") == "one\ntwo\n")
+    until(lambda: "std_log" in json.dumps(azure.details("talks")["logFiles"]))
+    until(lambda: azure.log("talks") == "one\ntwo\n")
 
     azure.ask("POST", "jobs/talks/cancel", api="2023-04-01-preview", expect=202)
     azure.settled()

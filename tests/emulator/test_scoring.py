@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from emulator.http import Dropped, Reply, Request
-from tests.emulator.small_azure import IMAGE, SmallAzure, SmallNodes, until
+from tests.emulator.small_azure import IMAGE, SmallAzure, SmallNodes
 from tests.local_azure import bare_azure
+from tests.waiting import until
 
 REASON = "ms-azureml-model-error-reason"
 STATUS = "ms-azureml-model-error-statuscode"

@@ -11,7 +11,8 @@ import pytest
 
 from emulator import serving
 from emulator.http import Reply
-from tests.emulator.small_azure import IMAGE, SmallAzure, until
+from tests.emulator.small_azure import IMAGE, SmallAzure
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow  # each starts servers; test_deployments.py has the quick ones
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from emulator.server import Server
 from emulator.storage import locate
 from tests.local_azure import session
 from tests.tree import ROOT
+from tests.waiting import until
 
 BLOBS = Settings(folder=Path()).blob_container
 STORE = "datastores/workspaceblobstore/paths"
@@ -136,10 +136,7 @@ def test_no_azurite_outlives_an_emulator_that_was_killed(
             assert f"HTTPS_PROXY={url}" in (tmp_path / "env").read_text()
         finally:
             process.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 10
-    while time.monotonic() < end and _runs(str(tmp_path)):
-        time.sleep(0.1)
-    assert not _runs(str(tmp_path))
+    until(lambda: not _runs(str(tmp_path)))
 
 
 def _runs(word: str) -> bool:

@@ -2,12 +2,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from scripts.child import run_to_end
+from tests.waiting import until
 
 WAITS = """
 import signal, sys, time
@@ -23,8 +23,7 @@ time.sleep(30)
 
 def signalled(tmp_path: Path, number: signal.Signals) -> int:
     def when_ready() -> None:
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.01)
+        until((tmp_path / "ready").exists)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=when_ready).start()

@@ -6,25 +6,12 @@ from typing import Any
 import pytest
 
 from scripts.azure.billing import Inventory, bill
-from scripts.azure.client import Workspace
 from scripts.azure.status import report, summary, table
+from tests.scripts.azure.stand_ins import WORKSPACE
 from tests.scripts.azure.test_billing import NOW, cluster, inventory, job
 from tests.scripts.azure.test_splits import deployment, endpoint
 
-PLACE = Workspace(
-    id="/w",
-    name="homeport",
-    resource_group="g",
-    subscription="s",
-    location="eastus",
-    guid="",
-    api="",
-    registry_id="",
-    key_vault_id="",
-    storage_id="",
-    principal_id="",
-    rehearsal="",
-)
+PLACE = replace(WORKSPACE, id="/w", name="homeport", guid="")
 
 
 @dataclass

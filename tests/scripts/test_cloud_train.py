@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -14,6 +13,7 @@ from emulator.server import Server
 from tests import local_azure as local
 from tests.scripts.azure.stand_ins import requests_of
 from tests.tree import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 SHORT = "training.max_steps=1 evaluation.rows=0 cloud.instance_type=Standard_DS3_v2"
@@ -53,9 +53,7 @@ def jobs_of(server: Server) -> list[str]:
 def test_killed_right_after_submission_and_given_again_it_is_one_job(azure: Server) -> None:
     arguments = ["--set", SHORT, "--json"]
     with verb(azure, "cloud_train", arguments) as first:
-        deadline = time.monotonic() + 60
-        while not jobs_of(azure) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: bool(jobs_of(azure)), 60)
         first.send_signal(signal.SIGKILL)
     code, stdout, stderr = run(azure, "cloud_train", *arguments)
     assert code == 0

@@ -46,6 +46,16 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
     )
 
 
+def test_the_steps_of_the_traffic_are_a_list_of_numbers(tmp_path: Path) -> None:
+    loaded = load(recipe(tmp_path), ["cloud.traffic_steps=[5, 50, 100]"], {})
+    assert loaded.cloud.traffic_steps == [5, 50, 100]
+
+
+def test_a_dump_has_no_cloud_since_that_is_no_part_of_what_is_trained(tmp_path: Path) -> None:
+    here, there = (load(recipe(tmp_path), [f"cloud.nodes={n}"], {}) for n in (1, 2))
+    assert dump(here) == dump(there)
+
+
 def test_an_unquoted_date_is_taken_as_its_text(tmp_path: Path) -> None:
     path = recipe(tmp_path, MINIMAL.replace("rows.jsonl", "rows.jsonl, current_date: 2026-02-03"))
     assert load(path, environ={}).data.current_date == str(datetime.date(2026, 2, 3))
@@ -64,6 +74,10 @@ def test_an_unquoted_date_is_taken_as_its_text(tmp_path: Path) -> None:
         ("lora.r=0", "lora.r is 0"),
         ("data.form=alpaca", "data.form is 'alpaca'; it must be 'auto'"),
         ("data.max_bad_rows=-1", "data.max_bad_rows is -1"),
+        ("cloud.traffic_steps=[100, 10]", "use rising percentages that end with 100"),
+        ("cloud.traffic_steps=[a]", "cloud.traffic_steps is ['a']; it must be list[int]"),
+        ("lora.target_parameters=[1]", "lora.target_parameters is [1]; it must be list[str]"),
+        ("cloud.max_hours=0", "cloud.max_hours is 0.0: it must be more than 0"),
         ("name=a/b", "name is 'a/b'"),
         ("name.x=1", "name is a value, not a section"),
         ("training", "write section.key=value"),

@@ -18,6 +18,7 @@ import pytest
 from emulator.nodes import Mount, NodeError, Program
 from emulator.nodes.docker import DockerNodes
 from tests.emulator.asking import client
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -167,8 +168,7 @@ def test_stopping_is_sigterm_and_later_sigkill(
     nodes: DockerNodes, image: str, command: str, grace: float, code: int, last: str
 ) -> None:
     running = nodes.start(Program(name=name("stopped"), image=image, command=command))
-    while b"up" not in running.log():
-        time.sleep(0.05)
+    until(lambda: b"up" in running.log())
     assert running.exit_code() is None
     assert running.wait(0.2) is None
 

@@ -10,6 +10,7 @@ import requests
 
 from emulator.nodes import Mount, NodeError, Program
 from emulator.nodes.host import CHECKOUT, HostNodes
+from tests.waiting import until
 
 TRAIN = f"homeportrehearsal.azurecr.io/homeport/train@sha256:{'0' * 64}"
 SERVE = TRAIN.replace("train", "serve")
@@ -58,8 +59,7 @@ def test_stopping_is_sigterm_and_later_sigkill(
     nodes: HostNodes, command: str, grace: float, code: int
 ) -> None:
     running = nodes.start(Program(name="stopped", image=TRAIN, command=command))
-    while running.log() == b"":
-        time.sleep(0.01)
+    until(lambda: running.log() != b"")
     assert running.exit_code() is None
 
     running.stop(grace)
@@ -71,7 +71,8 @@ def test_stopping_is_sigterm_and_later_sigkill(
 def test_what_a_program_leaves_running_ends_with_it(nodes: HostNodes, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     left = f"(while :; do touch {alive}; sleep 0.05; done) &"
-    running = nodes.start(Program(name="leaves", image=TRAIN, command=f"{left} sleep 0.2"))
+    wait = f"until [ -e {alive} ]; do sleep 0.01; done"
+    running = nodes.start(Program(name="leaves", image=TRAIN, command=f"{left} {wait}"))
     assert running.wait(10) == 0
 
     alive.unlink()

@@ -13,6 +13,7 @@ import pytest
 from emulator.faults import Fault
 from scripts.azure import endpoints
 from tests.scripts.azure.stage import ENDPOINT, Stage, stage
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -205,13 +206,12 @@ def test_a_failed_deployment_of_the_same_kind_is_deleted_first(
 def test_ctrl_c_says_what_bills_and_the_same_command_goes_on(
     azure: Stage,
 ) -> None:
-    azure.kitchen.pull_seconds = 1.5
+    azure.kitchen.pull_seconds = 3.0
     started, pulled = len(azure.kitchen.started), azure.kitchen.pulled
 
     def interrupt() -> None:
-        while azure.kitchen.pulled == pulled:
-            time.sleep(0.02)
-        time.sleep(0.3)
+        until(lambda: azure.kitchen.pulled > pulled)
+        time.sleep(0.3)  # the answer has come, and the deployment is waited for
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
