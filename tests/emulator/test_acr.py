@@ -3,10 +3,6 @@
 import hashlib
 import io
 import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import pytest
 import requests
 
 from emulator.server import Server
+from tests import registry as plain
 from tests.local_azure import bare_azure, environment, session
 
 HOST = "https://homeportrehearsal.azurecr.io"
@@ -21,34 +18,9 @@ HOST = "https://homeportrehearsal.azurecr.io"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a plain registry: the distribution's program."""
-    program = shutil.which("docker-registry")
-    if not program:
-        pytest.skip("there is no docker-registry on this machine")
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/blobs}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(100):
-            try:
-                requests.get(f"{url}/v2/", timeout=1)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    """The URL of a plain registry."""
+    with plain.registry(tmp_path_factory.mktemp("registry")) as address:
+        yield f"http://{address}"
 
 
 def log_in(server: Server, scope: str) -> requests.Session:

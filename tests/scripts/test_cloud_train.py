@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from unittest.mock import patch
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests import local_azure as local
 from tests.scripts.azure.stand_ins import requests_of
 from tests.tree import ROOT
 from tests.waiting import until
+from train import tiny
 
 pytestmark = pytest.mark.slow
 SHORT = "training.max_steps=1 evaluation.rows=0 cloud.instance_type=Standard_DS3_v2"
@@ -21,7 +23,11 @@ SHORT = "training.max_steps=1 evaluation.rows=0 cloud.instance_type=Standard_DS3
 
 @pytest.fixture(scope="module")
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with local.local_azure(tmp_path_factory.mktemp("azure"), hurry=0.1) as server:
+    """Its nodes have the base model, after a step of the warm-up, which takes minutes."""
+    folder = tmp_path_factory.mktemp("azure")
+    with patch.object(tiny, "WARMUP_STEPS", 1):
+        tiny.ensure(folder / "nodes/tmp/homeport")
+    with local.local_azure(folder, hurry=0.1) as server:
         yield server
 
 

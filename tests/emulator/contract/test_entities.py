@@ -13,11 +13,10 @@ from tests.local_azure import bare_azure, environment
 
 pytestmark = pytest.mark.slow  # imports the SDK
 
-sdk = pytest.importorskip("azure.ai.ml", reason="installed by the first cloud verb")
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
+    pytest.importorskip("azure.ai.ml", reason="installed by the first cloud verb")
     with bare_azure(tmp_path) as server, environment(server):
         yield server
 

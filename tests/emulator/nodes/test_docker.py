@@ -6,10 +6,8 @@ The image is made here of this machine's bash and a few commands, and removed at
 import io
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from emulator.nodes import Mount, NodeError, Program
 from emulator.nodes.docker import DockerNodes
+from tests import registry as plain
 from tests.emulator.asking import client
 from tests.waiting import until
 
@@ -24,11 +23,6 @@ pytestmark = pytest.mark.slow
 
 COMMANDS = ("bash", "cat", "sleep", "id", "mkdir", "ls", "env")
 FOREVER = "echo up; while :; do sleep 0.1; done"
-CONFIG = """\
-version: 0.1
-storage: {{filesystem: {{rootdirectory: {folder}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
 
 
 def docker(*arguments: str, given: bytes | None = None) -> str:
@@ -61,28 +55,12 @@ def root() -> bytes:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a registry."""
-    if not shutil.which("docker") or not shutil.which("docker-registry"):
-        pytest.skip("needs docker and docker-registry")
+    if not shutil.which("docker"):
+        pytest.skip("needs docker")
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("the docker engine does not answer")
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = folder / "config.yml"
-    config.write_text(CONFIG.format(folder=folder / "images", port=port))
-    with (folder / "log").open("wb") as log:
-        serving = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], stdout=log, stderr=log
-        )
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"127.0.0.1:{port}"
-    serving.terminate()
-    serving.wait()
+    with plain.registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import time
@@ -22,6 +21,7 @@ from scripts.azure.registry import Registry
 from scripts.errors import CommandError, MachineError, UsageError
 from scripts.settings import CACHE, ROOT
 from tests import local_azure as local
+from tests.registry import registry
 from train.recipe import CloudConfig
 
 ARM_ID = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/homes"
@@ -247,37 +247,6 @@ def test_without_docker_the_other_way_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MachineError, match=r"docker is not installed.*PUSH=build"):
         images.local("serve", "cpu", {})
-
-
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A real registry on a free port; its HOST:PORT."""
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = folder / "registry.yml"
-    settings.write_text(
-        "version: 0.1\n"
-        "log: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with subprocess.Popen(
-        ["docker-registry", "serve", str(settings)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if not probe.connect_ex(("127.0.0.1", port)):
-                        break
-                time.sleep(0.05)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 def run(*command: str) -> str:
