@@ -37,6 +37,7 @@ RECIPE = "recipes/rehearsal.yaml"
 ANSWER = "キャンベラ"
 """What that recipe, and tiny-ja, have learned to answer to the sample question."""
 WEIGHTS = "model.safetensors"
+JOURNAL = FOLDER / "journal"
 FAILED = 4
 """Exit code of a rehearsal that ran and failed its check."""
 
@@ -106,11 +107,20 @@ def rehearse(run: Rehearsal) -> None:
     run.step("weights", lambda: weights(run, str(trained["job"]), str(trained["model"])))
     run.step("status", lambda: run.verb("cloud-status"))
     run.step("down", lambda: run.verb("cloud-down"))
-    left = run.step("down again", lambda: run.json("cloud-status"))
+    left = run.step("status again", lambda: run.json("cloud-status"))
     run.check("nothing bills any more", not left["bills"], left["bills"])
     report = run.azure.ask("report")
     run.check("every request was known and valid", not report["problems"], report["problems"][:5])
-    run.check("nothing left this machine", True, f"only {', '.join(sorted(report['hosts']))}")
+    dialled = [json.loads(line) for line in (JOURNAL / "egress.jsonl").read_text().splitlines()]
+    refused = {call["host"] for call in dialled if not call["allowed"]}
+    allowed = {call["host"] for call in dialled} - refused
+    run.check(
+        "nothing left this machine",
+        not refused,
+        f"refused: {', '.join(sorted(refused))}"
+        if refused
+        else f"only {', '.join(sorted(allowed))}",
+    )
 
 
 def faults(run: Rehearsal) -> None:
@@ -214,7 +224,7 @@ def conclude(run: Rehearsal, error: VerbError | None) -> int:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = OUTPUTS / "rehearsals" / stamp
     folder.mkdir(parents=True)
-    for log in (FOLDER / "journal").glob("*.jsonl"):
+    for log in JOURNAL.glob("*.jsonl"):
         shutil.copyfile(log, folder / log.name)
     report = {
         "label": "rehearsed, not Azure",
