@@ -90,7 +90,7 @@ CASES = (
         name="no quota for the job",
         fault={"kind": "quota", "path": "/jobs/"},
         code=6,
-        says="quota",
+        says="quota.*Known cause",
         jobs=0,
     ),
     Case(
@@ -104,7 +104,7 @@ CASES = (
         fault={"kind": "quota", "path": "/deployments/"},
         target="cloud-deploy",
         code=6,
-        says="quota",
+        says="quota.*Known cause",
     ),
     Case(
         name="the deployment fails while it is made",

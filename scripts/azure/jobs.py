@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.azure import client, history, names, prices, retry, specs
+from scripts.azure import causes, client, history, names, prices, retry, specs
 from scripts.azure.client import Cloud, NotFound
 from scripts.azure.history import ENDED, Details
+from scripts.azure.retry import Refused
 from scripts.azure.tags import RECIPE, ours
 from scripts.azure.texts import moment, money, span
 from scripts.console import INTERRUPTED, say
@@ -175,7 +176,12 @@ def submit(cloud: Cloud, job: "Command") -> Job:
     def found_or_sent() -> Job | None:
         return get(cloud, name) or (once.jobs.create_or_update(job) and None)
 
-    known = retry.call(f"submit job {name}", found_or_sent)
+    try:
+        known = retry.call(f"submit job {name}", found_or_sent)
+    except Refused as refused:
+        if cause := causes.explain(str(refused)):
+            raise CloudError(f"{refused} Known cause: {cause}") from refused
+        raise
     return known or find(cloud, name)
 
 
@@ -215,8 +221,6 @@ def ended(job: Job, end: Details) -> str:
 
 def why(cloud: Cloud, job: Job, end: Details) -> str:
     """Why it failed in one sentence: a known cause, else the service's words."""
-    from scripts.azure import causes
-
     logs = history.read(cloud, job.name)
     tail = "\n".join("\n".join(text.splitlines()[-TAIL_LINES:]) for text in logs.values())
     own = _last_error(tail)
