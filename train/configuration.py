@@ -87,6 +87,12 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
             (kind,) = typing.get_args(option)
             if isinstance(value, list) and all(type(v) is kind for v in value):
                 return value
+        elif origin is dict:
+            # values of the service's own parameters: text, numbers, true and false
+            if isinstance(value, dict) and all(
+                type(k) is str and isinstance(v, str | int | float) for k, v in value.items()
+            ):
+                return value
         elif option is float and not isinstance(value, bool):
             try:
                 return float(value)

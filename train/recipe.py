@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -106,6 +106,8 @@ class DataConfig:
     """JSONL, JSON, Parquet, CSV file or folder of such, `hf://owner/name@revision`, `azureml:`."""
     validation: str | None = None
     """Held-out rows, in the same kinds of place."""
+    test: str | None = None
+    """Rows that the registry's pipeline is given as its test file; nothing else reads it."""
     validation_share: float = 0.05
     """Share of the training rows to hold out where `validation` is not set; 0 = none."""
     form: Literal[
@@ -279,11 +281,60 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CloudConfig:
-    """Where and for how much the recipe runs on Azure ML; training itself never reads it."""
+class OpenAIConfig:
+    """What only the route azure_openai needs."""
 
-    route: Literal["command_job"] = "command_job"
-    """How Azure fine-tunes: by our own command job."""
+    resource: str = ""
+    """Azure OpenAI resource: a name in the workspace's resource group, or an ARM id; empty: the
+    only one of that group."""
+    training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = "Standard"
+    """Where it is trained, which sets its price: in the resource's region, anywhere, anywhere when
+    there is room."""
+    suffix: str = ""
+    """Part of the model's name, at most 40 characters; empty: the recipe's name."""
+    checkpoint: str = "best"
+    """What is deployed: `best` (lowest validation loss), `last`, or a checkpoint's id."""
+    sku: Literal["Standard", "GlobalStandard", "DataZoneStandard", "DeveloperTier"] = "Standard"
+    """Kind of the deployment, by Azure's name."""
+    capacity: int = 1
+    """Thousands of tokens a minute that it may take."""
+    deploy_to: str = ""
+    """ARM id of another resource to serve from, in another region or subscription."""
+    deploy_tenant: str = ""
+    """Tenant of `deploy_to`, where it is not the one of `resource`."""
+
+    def __post_init__(self) -> None:
+        if len(self.suffix) > 40:
+            raise InputError(
+                f"cloud.openai.suffix has {len(self.suffix)} characters: Azure OpenAI takes 40."
+            )
+        if self.capacity <= 0:
+            raise InputError(f"cloud.openai.capacity is {self.capacity}: it must be more than 0.")
+        if self.deploy_tenant and not self.deploy_to:
+            raise InputError(
+                "cloud.openai.deploy_tenant is set, but not cloud.openai.deploy_to: name the "
+                "resource of that tenant too."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudConfig:
+    """Where and for how much the recipe runs on Azure; training itself never reads it."""
+
+    route: Literal["command_job", "registry_pipeline", "finetuning_job", "azure_openai"] = (
+        "command_job"
+    )
+    """How Azure fine-tunes: by our own command job, the registry's pipeline, a fine-tuning job of
+    the catalog, or Azure OpenAI."""
+    model: str = ""
+    """What the three other routes start from: a catalog's `registry/name`, `registry/name@label` or
+    `registry/name:version`; for azure_openai the base model's name."""
+    task: Literal["chat", "text"] = "chat"
+    """What the catalog is to train: chat completion, or text generation."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Further training parameters of the route by the service's own names; they go over what is
+    made of `training` and over the model's defaults."""
+    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
     instance_type: str = "Standard_NC40ads_H100_v5"
     """What it trains on, by Azure's name of the machine."""
     nodes: int = 1
@@ -316,6 +367,23 @@ class CloudConfig:
             raise InputError(
                 f"cloud.traffic_steps is {steps}: use rising percentages that end with 100."
             )
+        if self.route != "command_job" and not self.model:
+            raise InputError(
+                f"cloud.route is {self.route}, but cloud.model is not set: name the model that the "
+                "service starts from."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RehearsalConfig:
+    """What `make rehearse` makes of the recipe; nothing else reads it."""
+
+    set: list[str] = field(default_factory=list)
+    """Overrides (`section.key=value`) that make it small enough for a laptop."""
+    prompt: str = ""
+    """What the deployed model is asked; empty: the sample question."""
+    answer: str = ""
+    """What its answer must contain; empty: any answer will do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -335,6 +403,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
 
     def __post_init__(self) -> None:
         # the name becomes a folder, an image label and an Azure ML asset name
@@ -391,9 +460,10 @@ def load(
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every field with the value that the run uses.
 
-    Without `cloud`: where a run is made, and what it may cost, is no part of what is trained.
+    Without `cloud`, `rehearsal` and `data.test`: where a run is made, what it may cost, and what
+    only a cloud's pipeline reads, is no part of what is trained.
     """
     values = dataclasses.asdict(recipe)
-    del values["cloud"]
+    del values["cloud"], values["rehearsal"], values["data"]["test"]
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
