@@ -11,7 +11,7 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export YES JOB ENDPOINT COMPUTE ALL TARGET FINISH DETACH PUSH SPECS JSON FAULTS
+export YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS
 
 ##@ Local
 .PHONY: local-check local-train local-serve watch local-stop local-logs ask track
@@ -35,13 +35,13 @@ track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C 
 ##@ Cloud
 .PHONY: cloud-plan cloud-push cloud-stage cloud-train cloud-logs cloud-cancel cloud-download
 .PHONY: cloud-deploy cloud-rollback cloud-key cloud-status cloud-down cloud-smoke
-cloud-plan: cloud-setup ## What would run on Azure ML, for how long, and what that can cost  [RECIPE=…] [SPECS=folder]
+cloud-plan: cloud-setup ## What would run on Azure, for how long, and what that can cost  [RECIPE=…] [SPECS=folder]
 	@$(RUN) scripts.cloud_plan
 cloud-push: cloud-setup ## Push both images to the workspace's registry, unless it has them  [PUSH=build builds there]
 	@$(RUN) scripts.cloud_push
 cloud-stage: cloud-setup ## Upload a recipe's base model once, so that no paid GPU waits for a download  [RECIPE=…]
 	@$(RUN) scripts.cloud_stage
-cloud-train: cloud-setup ## Fine-tune on Azure ML, or go on with that very job; registers the model  [RECIPE=…] [YES=1]
+cloud-train: cloud-setup ## Fine-tune on Azure, by the recipe's route, or go on with that very job; registers the model  [RECIPE=…] [YES=1]
 	@$(RUN) scripts.cloud_train
 cloud-logs: cloud-setup ## Follow the job's log  [JOB=name]
 	@$(RUN) scripts.cloud_logs
@@ -57,7 +57,7 @@ cloud-key: cloud-setup ## Print the endpoint's key, for curl
 	@$(RUN) scripts.cloud_key
 cloud-status: cloud-setup ## Jobs, endpoints, what bills since when, and whether it is the image that passed here
 	@$(RUN) scripts.cloud_status
-cloud-down: cloud-setup ## List what bills, ask, and delete it  [YES=1]
+cloud-down: cloud-setup ## List what bills, ask, and delete it  [YES=1] [FILES=1 also rows in Azure OpenAI]
 	@$(RUN) scripts.cloud_down
 cloud-smoke: cloud-setup ## The whole path once on a real subscription, at the cheapest, and record its traffic
 	@$(RUN) scripts.cloud_smoke

@@ -2,7 +2,7 @@
 
 The bytes are uploaded by the client to storage; a version says where they lie. A model that names a
 job's output gets the place where that output really is, and is refused where nothing is there.
-Registries (shared among workspaces) are not here.
+Registries (shared among workspaces) are in registries.py.
 """
 
 import re

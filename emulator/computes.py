@@ -3,6 +3,7 @@
 A cluster here keeps no idle nodes: it has as many as its running jobs ask for, and 0 at rest.
 """
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +46,16 @@ class Computes:
             "isAttachedCompute": False,
         }
         location = {"location": self._azure.settings.location, "tags": {}}
-        store.put(request.path, {**location, **given, "properties": properties})
-        headers = self._azure.operations.start(
-            request.api_version, lambda: None, target=request.path
-        )
+        made = {**location, **given, "properties": properties}
+        if given.get("identity"):
+            made["identity"] = self._identity(request.path, given["identity"])
+        store.put(request.path, made)
+
+        def provision() -> None:
+            if fault := self._azure.faults.take("failed_provisioning", path=request.path):
+                raise Refusal(400, "ComputeAllocationFailed", fault.cause or "No nodes were had.")
+
+        headers = self._azure.operations.start(request.api_version, provision, target=request.path)
         return Reply(200 if before else 201, self._shown(request.path), headers)
 
     def get(self, request: Request, groups: Mapping[str, str]) -> Reply:
@@ -89,6 +96,24 @@ class Computes:
             self._azure.store.delete(request.path)
 
         return Reply(202, None, self._azure.operations.start(request.api_version, remove))
+
+    def _identity(self, compute_id: str, asked: Mapping[str, Any]) -> Resource:
+        """The identity as Entra has made it, or knows it by its id."""
+
+        def principal(of: str) -> str:
+            return str(uuid.uuid5(uuid.NAMESPACE_URL, of.lower()))
+
+        kind = str(asked.get("type") or "None")
+        made: Resource = {"type": kind}
+        if "systemassigned" in kind.lower():
+            tenant = self._azure.settings.tenant
+            made |= {"principalId": principal(compute_id), "tenantId": tenant}
+        if assigned := asked.get("userAssignedIdentities"):
+            made["userAssignedIdentities"] = {
+                of: {"principalId": principal(of), "clientId": principal(f"{of} client")}
+                for of in assigned
+            }
+        return made
 
     def _at_work(self, compute_id: str) -> list[Resource]:
         jobs = self._azure.store.children(f"{self._azure.settings.workspace_id}/jobs")

@@ -33,6 +33,7 @@ MODULES = (
     "acr",
     "vault",
     "assets",
+    "registries",
     "jobs",
     "history",
     "tracking",

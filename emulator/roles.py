@@ -8,6 +8,7 @@ models; who rehearses holds what the README asks of a user.
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from emulator.azure import Azure
 from emulator.store import Resource
@@ -21,6 +22,8 @@ DATA_SCIENTIST = "f6c7c914-8db3-469d-8ca1-694a8f32e121"
 METRICS_WRITER = "635dd51f-9968-44d3-b7fb-6d9a6bd613ae"
 SECRETS_OFFICER = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
 VAULT_ADMINISTRATOR = "00482a5a-887f-4fb3-b363-3b7fe8e74483"
+GIVEN = "/providers/Microsoft.Authorization/roleAssignments"
+"""Where the assignments are kept that were asked for."""
 
 
 def assignments(azure: Azure, scope: str, query: Mapping[str, str]) -> list[Resource]:
@@ -55,6 +58,19 @@ def _all(azure: Azure) -> Iterator[tuple[str, str, str]]:
     for compute in azure.store.children(f"{settings.workspace_id}/computes"):
         if principal := (compute.get("identity") or {}).get("principalId"):
             yield principal, ACR_PULL, settings.registry_id
+
+    for given in azure.store.children(GIVEN):
+        properties = given["properties"]
+        role = str(properties["roleDefinitionId"]).rpartition("/")[2]
+        yield properties["principalId"], role, properties["scope"]
+
+
+def assign(azure: Azure, scope: str, name: str, body: Mapping[str, Any]) -> Resource:
+    """Keep an assignment that somebody makes; Azure makes none for a cluster's storage."""
+    properties = {**body["properties"], "scope": scope}
+    azure.store.put(f"{GIVEN}/{name}", {"properties": properties})
+    role = str(properties["roleDefinitionId"]).rpartition("/")[2]
+    return _resource(azure, str(properties["principalId"]), role, scope)
 
 
 def _resource(azure: Azure, principal: str, role: str, scope: str) -> Resource:

@@ -9,22 +9,8 @@ from typing import Any
 
 from emulator.azure import Azure
 from emulator.http import API, ARM, WORKSPACE, Refusal, Reply, Request, Route
-from emulator.roles import assignments
-
-SIZES: tuple[tuple[str, str, int, float, int], ...] = (
-    ("Standard_DS3_v2", "standardDSv2Family", 4, 14, 0),
-    ("Standard_E4s_v3", "standardESv3Family", 4, 32, 0),
-    ("Standard_F4s_v2", "standardFSv2Family", 4, 8, 0),
-    ("Standard_NC4as_T4_v3", "standardNCASv3_T4Family", 4, 28, 1),
-    ("Standard_NV36ads_A10_v5", "standardNVADSA10v5Family", 36, 440, 1),
-    ("Standard_NC24ads_A100_v4", "standardNCADSA100v4Family", 24, 220, 1),
-    ("Standard_NC40ads_H100_v5", "standardNCADSH100v5Family", 40, 320, 1),
-    ("Standard_NC80adis_H100_v5", "standardNCADSH100v5Family", 80, 640, 2),
-    ("Standard_ND96isr_H100_v5", "standardNDSH100v5Family", 96, 1900, 8),
-)
-"""Size, quota family, cores, memory in GB, GPUs."""
-LIMIT = 200
-"""Cores of quota that each family has here; Azure's own differ by subscription."""
+from emulator.machines import LIMIT, MACHINES
+from emulator.roles import assign, assignments
 
 
 def found(azure: Azure) -> None:
@@ -155,25 +141,25 @@ class Workspaces:
             {
                 "value": [
                     {
-                        "name": name,
-                        "family": family,
-                        "vCPUs": cores,
-                        "gpus": gpus,
-                        "memoryGB": float(memory),
+                        "name": machine.name,
+                        "family": machine.family,
+                        "vCPUs": machine.cores,
+                        "gpus": machine.gpus,
+                        "memoryGB": float(machine.memory_gb),
                         "osVhdSizeMB": 1047552,
                         "maxResourceVolumeMB": 28672,
                         "lowPriorityCapable": True,
                         "premiumIO": True,
                         "supportedComputeTypes": ["AmlCompute", "ComputeInstance"],
                     }
-                    for name, family, cores, memory, gpus in SIZES
+                    for machine in MACHINES
                 ]
             },
         )
 
     def usages(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET usages: cores by quota family."""
-        families = dict.fromkeys(family for _, family, _, _, _ in SIZES)
+        families = dict.fromkeys(machine.family for machine in MACHINES)
         named = {family: f"{family} Cluster Dedicated vCPUs" for family in families}
         named["lowPriorityCores"] = "Total Cluster Low Priority Regional vCPUs"
         return Reply(
@@ -229,6 +215,10 @@ class Workspaces:
     def roles(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET roleAssignments at or above a scope, filtered by principalId or assignedTo."""
         return Reply(200, {"value": assignments(self._azure, groups["scope"], request.query)})
+
+    def put_role(self, request: Request, groups: Mapping[str, str]) -> Reply:
+        """PUT of a role assignment, as who owns the group gives it to an identity."""
+        return Reply(201, assign(self._azure, groups["scope"], groups["name"], request.json()))
 
     def _belonging(
         self,
@@ -293,5 +283,12 @@ def routes(azure: Azure) -> list[Route]:
             ARM,
             r"(?P<scope>/subscriptions/.+)/providers/Microsoft\.Authorization/roleAssignments",
             workspaces.roles,
+        ),
+        Route(
+            "PUT",
+            ARM,
+            r"(?P<scope>/subscriptions/.+)/providers/Microsoft\.Authorization/roleAssignments"
+            r"/(?P<name>[^/]+)",
+            workspaces.put_role,
         ),
     ]

@@ -47,17 +47,18 @@ def main() -> None:
         raise UsageError(f"TARGET is {arguments.target!r}: use local or cloud.")
     if not arguments.prompt:
         raise UsageError(f"PROMPT is empty: make ask PROMPT='{SAMPLE}'")
-    body = {"prompt": arguments.prompt}
     if arguments.target == "local":
-        answer = ask_local(read_port(arguments.port), body)
+        answer = ask_local(read_port(arguments.port), {"prompt": arguments.prompt})
+        output, reasoning = answer["output"], answer.get("reasoning") or ""
     else:
-        answer = ask_cloud(arguments.recipe, overrides(arguments.set, arguments.endpoint), body)
+        settings = overrides(arguments.set, arguments.endpoint)
+        output, reasoning, answer = ask_cloud(arguments.recipe, settings, arguments.prompt)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
         return
-    if answer.get("reasoning"):
-        say(f"reasoning: {answer['reasoning']}")
-    print(answer["output"])
+    if reasoning:
+        say(f"reasoning: {reasoning}")
+    print(output)
 
 
 def ask_local(port: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -85,22 +86,20 @@ def ask_local(port: int, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def ask_cloud(path: Path, settings: list[str], body: dict[str, Any]) -> dict[str, Any]:
-    """The endpoint's answer."""
+def ask_cloud(path: Path, settings: list[str], prompt: str) -> tuple[str, str, dict[str, Any]]:
+    """The deployed model's answer, its reasoning, and the whole of it as it came."""
     recipe = find_recipe(path, settings)
-    from scripts.azure import endpoints, names, rollout
+    from scripts.azure import routes
     from scripts.azure.client import connect
-    from scripts.azure.timeouts import Timeouts
 
-    cloud = connect()
-    name = names.endpoint_name(recipe, cloud.workspace.guid)
-    there = endpoints.need(cloud, name)
-    client = rollout.client(cloud, there, Timeouts().client_seconds)
-    say(client.curl(body))
-    answer = client.ask(body)
-    by = f"{name}, deployment {answer.deployment}" if answer.deployment else name
-    say(f"answered by {by}{f' ({cloud.label()})' if cloud.label() else ''}")
-    return answer.body
+    cloud, route = connect(), routes.of(recipe)
+    say(route.curl(cloud, recipe, prompt))
+    answer = route.ask(cloud, recipe, prompt)
+    if answer.by:
+        say(f"answered by {answer.by}{f' ({cloud.label()})' if cloud.label() else ''}")
+    if answer.prompt_tokens is not None and answer.completion_tokens is not None:
+        say(f"tokens: {answer.prompt_tokens} of the prompt, {answer.completion_tokens} answered")
+    return answer.output, answer.reasoning, dict(answer.body)
 
 
 if __name__ == "__main__":

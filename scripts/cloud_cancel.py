@@ -1,14 +1,16 @@
 """Cancel a job, the recipe's newest one by default, and wait until it has ended.
 
-What it has written stays: checkpoints, from which `make cloud-train` goes on, and its log.
+What it has written stays: its log, and a command job's checkpoints, from which `make cloud-train`
+goes on.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from scripts.azure import routes
 from scripts.azure.given import overrides
-from scripts.console import run_verb, say
+from scripts.console import run_verb
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
 
@@ -22,24 +24,13 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    recipe = None
-    if not arguments.job:
-        recipe = find_recipe(arguments.recipe, overrides(arguments.set))
-    from scripts.azure import jobs
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     from scripts.azure.client import connect
 
     cloud = connect()
-    job = jobs.named_or_newest(cloud, arguments.job, recipe.name if recipe else "")
-    if job.over:
-        say(f"job:    {job.name} was over already; nothing to cancel")
-    end = jobs.cancel(cloud, job.name)
-    say(f"job:    {jobs.ended(job, end)}")
-    if arguments.json:
-        found = {"job": job.name, "status": end.status, "hours": round(end.hours, 4)}
-        cost = job.cost_at_most(end)
-        print(json.dumps({**found, "cost_at_most": cost, "label": cloud.label()}))
-    else:
-        print(end.status)
+    route = routes.of_job(cloud, recipe, arguments.job)
+    found = {**route.cancel(cloud, recipe, arguments.job), "label": cloud.label()}
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else found["status"])
 
 
 if __name__ == "__main__":

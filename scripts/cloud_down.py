@@ -1,8 +1,10 @@
 """Delete what bills of ours: endpoints, running jobs (cancelled), clusters; ask, delete, verify.
 
-Ours is what carries the tag homeport=1. Another endpoint or cluster is deleted only where ALL=1 is
-given and it is named: ENDPOINT=… or COMPUTE=…; another job is cancelled by `make cloud-cancel`.
-Models, data and images stay; they cost storage only.
+So it does with the deployments and jobs in the Azure OpenAI resources, and with FILES=1 with the
+rows that we have uploaded there. Ours is what carries the tag homeport=1. Something else is deleted
+only where ALL=1 is given and it is named: ENDPOINT=… (of Azure OpenAI: RESOURCE/DEPLOYMENT) or
+COMPUTE=…; another job is cancelled by `make cloud-cancel`. Models, data and images stay; they cost
+storage only.
 """
 
 import argparse
@@ -31,6 +33,8 @@ class Named:
     compute: str = ""
     all: bool = False
     """Also what is not ours; only for what is named."""
+    files: bool = False
+    """Also the rows that we have uploaded to Azure OpenAI."""
 
     def __post_init__(self) -> None:
         if self.all and not (self.endpoint or self.compute):
@@ -41,7 +45,22 @@ class Named:
 
     @property
     def names(self) -> dict[str, str]:
-        return {"job": self.job, "endpoint": self.endpoint, "compute": self.compute}
+        """The name that is given for each kind of thing; empty where none is."""
+        return {
+            "job": self.job,
+            "tuning": self.job,
+            "endpoint": self.endpoint,
+            "openai": self.endpoint,
+            "compute": self.compute,
+            "file": "",
+        }
+
+
+WORDS = {
+    "tuning": "Azure OpenAI job",
+    "openai": "Azure OpenAI deployment",
+    "file": "uploaded file",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +77,14 @@ class Item:
         from scripts.azure.texts import money
 
         rate = "bills nothing now" if self.per_hour == 0 else f"{money(self.per_hour)} per hour"
-        return f"{self.kind} {self.name}: {rate}{f', {self.note}' if self.note else ''}"
+        if self.kind == "tuning":
+            rate = "bills its tokens"
+        return f"{self.what} {self.name}: {rate}{f', {self.note}' if self.note else ''}"
+
+    @property
+    def what(self) -> str:
+        """The kind, for people."""
+        return WORDS.get(self.kind, self.kind)
 
 
 def main() -> None:
@@ -74,6 +100,12 @@ def main() -> None:
         help="also what is not ours; needs its name",
     )
     parser.add_argument(
+        "--files",
+        action="store_true",
+        default=bool(flag_default("FILES")),
+        help="also our rows that lie in Azure OpenAI",
+    )
+    parser.add_argument(
         "--yes", action="store_true", default=bool(flag_default("YES")), help="do not ask"
     )
     parser.add_argument(
@@ -85,6 +117,7 @@ def main() -> None:
         endpoint=arguments.endpoint,
         compute=arguments.compute,
         all=arguments.all,
+        files=arguments.files,
     )
     from scripts.azure.client import connect
 
@@ -99,18 +132,20 @@ def down(cloud: "Cloud", named: Named, yes: bool) -> dict[str, Any]:
     from scripts.azure import billing, consent
 
     inventory = billing.survey(cloud)
-    items = choose(inventory, billing.bill(inventory, datetime.now(UTC)), named)
+    if inventory.unread:
+        say(f"note:   Azure OpenAI could not be asked: {inventory.unread}")
+    items = _items(cloud, inventory, named)
     for item in items:
         say(f"delete: {item}")
     if items:
         consent.ask(f"Delete {len(items)} as listed, in {cloud.workspace.name}?", yes)
     try:
-        failed = [error for item in items if (error := _delete(cloud, item))]
+        failed = [error for item in items if (error := _delete(cloud, item, inventory))]
     except KeyboardInterrupt:
         say("left:   a deletion that was begun goes on; the rest bills: make cloud-down again")
         raise
     after = billing.survey(cloud) if items else inventory
-    left = choose(after, billing.bill(after, datetime.now(UTC)), named)
+    left = _items(cloud, after, named) if items else []
     if left or failed:
         listed = "; ".join(map(str, left)) or "nothing of it"
         raise CloudError(
@@ -124,6 +159,19 @@ def down(cloud: "Cloud", named: Named, yes: bool) -> dict[str, Any]:
         "per_hour": bill.ours().per_hour,
         "label": cloud.label(),
     }
+
+
+def _items(cloud: "Cloud", inventory: "Inventory", named: Named) -> list[Item]:
+    from scripts.azure import billing
+    from scripts.azure.openai import inventory as openai
+
+    items = choose(inventory, billing.bill(inventory, datetime.now(UTC)), named)
+    if named.files and not any(named.names.values()):
+        for file in openai.files(cloud):
+            if file.ours:
+                note = f"{file.name}, {file.bytes:,} bytes"
+                items.append(Item(kind="file", name=file.id, per_hour=0.0, note=note))
+    return items
 
 
 def tell(cloud: "Cloud", deleted: bool, bill: "Bill") -> None:
@@ -147,11 +195,13 @@ def choose(inventory: "Inventory", bill: "Bill", named: Named) -> list[Item]:
     for charge in bill.charges:
         # a deployment's name is endpoint/deployment, and it goes with its endpoint
         owner = "endpoint" if charge.what == "deployment" else charge.what
-        key = (owner, charge.name.partition("/")[0])
+        key = (owner, charge.name if owner == "openai" else charge.name.partition("/")[0])
         before = rates.get(key, 0.0)
         rates[key] = None if before is None or charge.per_hour is None else before + charge.per_hour
     found = [
         *(("job", job.name, job.ours, job.status) for job in inventory.jobs if job.running),
+        *(("tuning", job.job, job.ours, job.status) for job in inventory.tuning),
+        *(("openai", h.name, h.ours, f"{h.model}, {h.sku}") for h in inventory.hosted),
         *(
             ("endpoint", e.name, e.ours, f"with {_named(e.deployments)}")
             for e in inventory.endpoints
@@ -182,21 +232,35 @@ def _named(deployments: "Sequence[Deployment]") -> str:
     return ", ".join(deployment.name for deployment in deployments) or "no deployment"
 
 
-def _delete(cloud: "Cloud", item: Item) -> str:
+def _delete(cloud: "Cloud", item: Item, inventory: "Inventory") -> str:
     """Delete it and wait; the error's sentence, empty where it is gone."""
     from scripts.azure import endpoints, jobs
+    from scripts.azure.openai import inventory as openai
 
+    hosted = {hosted.name: hosted for hosted in inventory.hosted}
+    tuning = {job.job: job for job in inventory.tuning}
     ways: dict[str, Callable[[], Any]] = {
         "job": lambda: jobs.cancel(cloud, item.name),
+        "tuning": lambda: openai.cancel(cloud, tuning[item.name]),
+        "openai": lambda: openai.delete(cloud, hosted[item.name]),
+        "file": lambda: _delete_file(cloud, item.name),
         "endpoint": lambda: endpoints.delete(cloud, item.name),
         "compute": lambda: _delete_compute(cloud, item.name),
     }
-    say(f"delete: {item.kind} {item.name} …")
+    say(f"delete: {item.what} {item.name} …")
     try:
         ways[item.kind]()
     except CloudError as error:  # the others are to go all the same
         return str(error)
     return ""
+
+
+def _delete_file(cloud: "Cloud", name: str) -> None:
+    from scripts.azure.openai import inventory as openai
+
+    for file in openai.files(cloud):
+        if file.id == name:
+            openai.delete_file(cloud, file)
 
 
 def _delete_compute(cloud: "Cloud", name: str) -> None:

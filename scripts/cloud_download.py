@@ -1,13 +1,15 @@
-"""Fetch a job's finished run into outputs/, the recipe's newest job by default, and verify it.
+"""Fetch a job's results into outputs/, the recipe's newest job by default, and verify them.
 
 Each file has the size and, where storage knows it, the MD5 of what lies there; given again, only
-what is missing is fetched. `latest` then points to the run, so `make local-serve` serves it.
+what is missing is fetched. After a command job `latest` points to its run, so `make local-serve`
+serves it; Azure OpenAI gives its curves, and never the model.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from scripts.azure import routes
 from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
@@ -26,19 +28,28 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     recipe = find_recipe(arguments.recipe, overrides(arguments.set))
-    from scripts.azure import download, jobs
     from scripts.azure.client import connect
-    from scripts.azure.tags import RECIPE
 
     cloud = connect()
-    job = jobs.named_or_newest(cloud, arguments.job, recipe.name)
-    name = job.tags.get(RECIPE, recipe.name)
-    folder = download.results(cloud, job.name, name, OUTPUTS)
+    route = routes.of_job(cloud, recipe, arguments.job)
+    job, folder = route.download(cloud, recipe, arguments.job, OUTPUTS)
     if arguments.json:
-        print(json.dumps({"job": job.name, "run": str(folder), "label": cloud.label()}))
+        print(json.dumps({"job": job, "run": str(folder), "label": cloud.label()}))
     else:
         print(relative(folder))
-    say(f"next:   make local-serve MODEL={relative(folder)}")
+    if model := servable(folder):
+        say(f"next:   make local-serve MODEL={relative(model)}")
+
+
+def servable(folder: Path) -> Path | None:
+    """What `make local-serve` takes of it: the folder of a run, or of a model; None where none is.
+
+    A run holds its model in `merged`; an MLflow model in `data/model`.
+    """
+    if (folder / "merged/config.json").is_file():
+        return folder
+    places = [folder, *sorted(file.parent for file in folder.rglob("config.json"))]
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from scripts.azure import routes
 from scripts.azure.given import overrides
 from scripts.console import run_verb
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
@@ -20,12 +21,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     recipe = find_recipe(arguments.recipe, overrides(arguments.set, arguments.endpoint))
-    from scripts.azure import endpoints, names
     from scripts.azure.client import connect
 
-    cloud = connect()
-    name = names.endpoint_name(recipe, cloud.workspace.guid)
-    print(endpoints.key(cloud, endpoints.need(cloud, name).name))
+    print(routes.of(recipe).key(connect(), recipe))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.azure import routes
 from scripts.azure.given import overrides
 from scripts.console import run_verb, say
-from scripts.errors import CloudError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import flag_default
 
@@ -40,24 +40,19 @@ def main() -> None:
         "--json", action="store_true", default=bool(flag_default("JSON")), help="print JSON"
     )
     arguments = parser.parse_args()
-    named = arguments.job or arguments.endpoint
-    recipe = None if named else find_recipe(arguments.recipe, overrides(arguments.set))
-    from scripts.azure import history, jobs
+    recipe = find_recipe(arguments.recipe, overrides(arguments.set))
     from scripts.azure.client import connect
 
     cloud = connect()
     if arguments.endpoint:
         _endpoint(cloud, arguments.endpoint, arguments.json)
         return
-    job = jobs.named_or_newest(cloud, arguments.job, recipe.name if recipe else "")
-    if arguments.all or arguments.json:
-        details, texts = history.details(cloud, job.name), history.read(cloud, job.name)
-        found = {"job": job.name, "status": details.status, "error": details.error}
+    every = arguments.all or arguments.json
+    route = routes.of_job(cloud, recipe, arguments.job)
+    found = dict(route.logs(cloud, recipe, arguments.job, every=every))
+    if every:
+        texts = found.pop("logs", {})
         _show(texts, {**found, "label": cloud.label()} if arguments.json else None)
-        return
-    end = jobs.follow(cloud, job.name, _line, command=f"make cloud-logs JOB={job.name}")
-    if end.status == "Failed":
-        raise CloudError(f"job {job.name} Failed: {jobs.why(cloud, job, end)}")
 
 
 def _endpoint(cloud: "Cloud", name: str, as_json: bool) -> None:
@@ -72,7 +67,7 @@ def _endpoint(cloud: "Cloud", name: str, as_json: bool) -> None:
     _show(texts, {"endpoint": name, "label": cloud.label()} if as_json else None)
 
 
-def _show(texts: Mapping[str, str], found: Mapping[str, str] | None) -> None:
+def _show(texts: Mapping[str, str], found: Mapping[str, object] | None) -> None:
     """Print logs by name; with `found` as JSON, beside what was found out."""
     if found is not None:
         print(json.dumps({**found, "logs": texts}, ensure_ascii=False, indent=2))
@@ -80,10 +75,6 @@ def _show(texts: Mapping[str, str], found: Mapping[str, str] | None) -> None:
     for name, text in texts.items():
         say(f"--- {name}")
         print(text)
-
-
-def _line(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

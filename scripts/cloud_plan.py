@@ -1,6 +1,7 @@
 """What would run on Azure, on which image, on what, for how long at most, and what that can cost.
 
-With --specs it also writes the recipe's files for the `az ml` command line. It starts nothing.
+With --specs it also writes the files of a command job for the `az ml` command line. It starts
+nothing.
 """
 
 import argparse
@@ -8,9 +9,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.azure import plan as plans
-from scripts.azure.given import overrides
+from scripts.azure import routes
+from scripts.azure.given import chosen, overrides
 from scripts.console import run_verb, say
+from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import ROOT, environment, flag_default, relative
 
@@ -51,6 +53,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     recipe = find_recipe(arguments.recipe, overrides(arguments.set))
+    if arguments.specs and recipe.cloud.route != "command_job":
+        raise UsageError(
+            f"SPECS writes the files of a command job, and cloud.route is {recipe.cloud.route}: "
+            "leave SPECS out; azure/ holds that route's own specs."
+        )
     cloud: Cloud | None = None
     if why := reason_offline(arguments.offline):
         say(f"azure:  not asked ({why})")
@@ -58,17 +65,19 @@ def main() -> None:
         from scripts.azure.client import connect
 
         cloud = connect()
-    plan = plans.build(recipe, arguments.recipe, cloud)
+    planned = routes.of(recipe).plan(recipe, arguments.recipe, cloud)
     if arguments.specs:
+        from scripts.azure import plan as plans
         from scripts.azure.written import write
 
+        plan = plans.build(recipe, arguments.recipe, cloud)
         for file in write(arguments.specs, recipe, plan):
             say(f"wrote:  {relative(file)}")
     if arguments.json:
-        print(json.dumps(plans.as_json(plan), ensure_ascii=False, indent=2))
+        print(json.dumps(planned.values, ensure_ascii=False, indent=2))
         return
-    print(plans.text(plan))
-    say(f"next:   make cloud-train RECIPE={arguments.recipe}")
+    print(routes.text(planned))
+    say(f"next:   make cloud-train{chosen(arguments.recipe, arguments.set, always=True)}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts.azure.given import overrides
 from scripts.console import run_verb, say
@@ -21,6 +22,9 @@ from scripts.errors import CommandError, UsageError
 from scripts.local_serve import SAMPLE
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import OUTPUTS, ROOT, flag_default, relative
+
+if TYPE_CHECKING:
+    from scripts.azure.routes import Planned
 
 CHEAPEST = (
     "name=smoke",
@@ -75,7 +79,12 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = [*CHEAPEST, *overrides(arguments.set)]
     recipe = find_recipe(arguments.recipe, settings)
-    from scripts.azure import names, plan
+    if recipe.cloud.route == "azure_openai":
+        raise UsageError(
+            "make cloud-smoke proves the routes of Azure ML, and cloud.route is azure_openai: "
+            "choose another recipe."
+        )
+    from scripts.azure import names, routes
     from scripts.azure.client import connect
 
     cloud = connect()
@@ -84,9 +93,9 @@ def main() -> None:
             "this is the local Azure, and make cloud-smoke is the proof on the real one: use make "
             "rehearse, or add --rehearsal."
         )
-    planned = plan.build(recipe, arguments.recipe, cloud)
-    say(plan.text(planned))
-    plan.confirm(planned, arguments.yes, "train, deploy, ask and delete")
+    planned = routes.of(recipe).plan(recipe, arguments.recipe, cloud)
+    say(routes.text(planned))
+    routes.agree(whole(planned), "deploy", arguments.yes)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     smoke = Smoke(arguments.recipe, shlex.join(settings), OUTPUTS / "recordings" / stamp)
     error = go(smoke, names.endpoint_name(recipe, cloud.workspace.guid))
@@ -101,6 +110,18 @@ def main() -> None:
     if error:
         raise error
     say(f"\npassed: recordings in {relative(smoke.folder)}; read them before you share them")
+
+
+def whole(planned: "Planned") -> "Planned":
+    """The plan with the costs of both, which are agreed to at once."""
+    train, deploy = planned.train, planned.deploy
+    cost = replace(
+        deploy,
+        line=f"training {train.line}; then the endpoint {deploy.line}",
+        warnings=(*train.warnings, *deploy.warnings),
+        unknown=train.unknown or deploy.unknown,
+    )
+    return replace(planned, deploy=cost)
 
 
 def go(smoke: Smoke, endpoint: str) -> CommandError | None:

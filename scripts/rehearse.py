@@ -10,12 +10,13 @@ training and the server are the real ones. What a rehearsal cannot show stands i
 import argparse
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from scripts.console import run_verb, say
 from scripts.docker import Compose
 from scripts.errors import CommandError, VerbError
 from scripts.host import Host
-from scripts.local_serve import SAMPLE, sample_request
+from scripts.local_serve import SAMPLE
 from scripts.local_train import find_recipe, read_set
 from scripts.rehearsal import FOLDER, LocalAzure, containers, local_azure, shell_line
 from scripts.runtime import choose_device, choose_runtime, probe
@@ -34,9 +35,16 @@ from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
 from train.recipe import Recipe
 
 RECIPE = "recipes/rehearsal.yaml"
-ANSWER = "キャンベラ"
-"""What that recipe, and tiny-ja, have learned to answer to the sample question."""
 WEIGHTS = "model.safetensors"
+PRINT_CURL = """
+import sys
+from pathlib import Path
+from scripts.azure import routes
+from scripts.azure.client import connect
+from scripts.local_train import find_recipe
+recipe = find_recipe(Path(sys.argv[1]), sys.argv[3:])
+print(routes.of(recipe).curl(connect(), recipe, sys.argv[2]))
+"""
 JOURNAL = FOLDER / "journal"
 FAILED = 4
 """Exit code of a rehearsal that ran and failed its check."""
@@ -49,7 +57,8 @@ class Rehearsal:
     azure: LocalAzure
     recipe: Recipe
     path: Path
-    overrides: str
+    overrides: Sequence[str]
+    """Those of the recipe's own `rehearsal.set`, and after them the user's."""
     environ: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
     findings: dict[str, Any] = field(default_factory=dict)
@@ -70,19 +79,18 @@ class Rehearsal:
         done = subprocess.run(
             [str(setup.python()), "-m", f"scripts.{target.replace('-', '_')}", *flags],
             cwd=ROOT,
-            env={
-                **self.environ,
-                "RECIPE": str(self.path),
-                "SET": self.overrides,
-                "YES": "1",
-                **variables,
-            },
+            env={**self.verb_environ(), **variables},
             stdout=subprocess.PIPE,
             text=True,
         )
         if done.returncode:
             raise CommandError(f"make {target} failed; the reason stands above.", done.returncode)
         return done.stdout
+
+    def verb_environ(self) -> dict[str, str]:
+        """What every verb of this rehearsal finds in its environment."""
+        given = {"RECIPE": str(self.path), "SET": shlex.join(self.overrides), "YES": "1"}
+        return {**self.environ, **given}
 
     def json(self, target: str, **variables: str) -> Any:
         return json.loads(self.verb(target, "--json", **variables))
@@ -101,12 +109,12 @@ def rehearse(run: Rehearsal) -> None:
     run.check(
         "the same command finds the finished job", again["job"] == trained["job"], again["job"]
     )
-    deployed = run.step("deploy", lambda: run.json("cloud-deploy"))
-    endpoint = str(deployed["endpoint"])
-    run.step("ask", lambda: ask(run, endpoint))
-    run.step("weights", lambda: weights(run, str(trained["job"]), str(trained["model"])))
+    run.step("deploy", lambda: run.json("cloud-deploy"))
+    run.step("ask", lambda: ask(run))
+    if run.recipe.cloud.route != "azure_openai":  # whose weights nobody gets to see
+        run.step("weights", lambda: weights(run, str(trained["job"]), str(trained["model"])))
     run.step("status", lambda: run.verb("cloud-status"))
-    run.step("down", lambda: run.verb("cloud-down"))
+    run.step("down", lambda: run.verb("cloud-down", FILES="1"))
     left = run.step("status again", lambda: run.json("cloud-status"))
     run.check("nothing bills any more", not left["bills"], left["bills"])
     report = run.azure.ask("report")
@@ -130,30 +138,31 @@ def faults(run: Rehearsal) -> None:
         run.findings[outcome.case.name] = {"holds": outcome.holds, "found": found}
 
 
-def ask(run: Rehearsal, endpoint: str) -> None:
-    """The deployed model answers: the verb, the SDK's own invoke, and curl with the key."""
-    asked = sample_request()
-    expected = ANSWER if run.recipe.name in ("rehearsal", "tiny-ja") else ""
-    answers = {"make ask TARGET=cloud": run.verb("ask", TARGET="cloud", PROMPT=SAMPLE)}
-    request = FOLDER.parent / "rehearsal-request.json"
-    request.write_text(json.dumps(asked, ensure_ascii=False))
-    invoke = (
-        "import sys; from scripts.azure.client import connect; "
-        "print(connect().ml.online_endpoints.invoke(sys.argv[1], request_file=sys.argv[2]))"
-    )
-    answers["the SDK's invoke"] = run_program(
-        run.environ, str(setup.python()), "-c", invoke, endpoint, str(request)
-    )
-    key = run.verb("cloud-key").strip()
-    uri = f"https://{endpoint}.eastus.inference.ml.azure.com/score"
+def ask(run: Rehearsal) -> None:
+    """The deployed model answers: the verb, the curl that it prints, and the makers' own client."""
+    prompt, expected = run.recipe.rehearsal.prompt or SAMPLE, run.recipe.rehearsal.answer
+    answers = {"make ask TARGET=cloud": run.verb("ask", TARGET="cloud", PROMPT=prompt)}
+    python = str(setup.python())
+    words = [str(run.path), prompt, *run.overrides]
+    curl = run_program(run.environ, python, "-c", PRINT_CURL, *words).strip()
+    say(f"$ {curl}")
+    typed = {**run.verb_environ(), "PATH": f"{setup.python().parent}:{run.environ['PATH']}"}
+    answers["that curl"] = run_program(typed, "bash", "-c", curl)
+    url, body = url_and_body(curl)
+    key = "" if url.endswith("/score") else run.verb("cloud-key")
     # the key on stdin, since a command line can be read by everyone on this machine
-    answers["curl with the key"] = run_program(
-        run.environ,
-        *("curl", "-sS", "--fail-with-body", "-K", "-", "-d", f"@{request}", uri),
-        stdin=f'header = "Authorization: Bearer {key}"\nheader = "Content-Type: application/json"',
+    answers["the makers' client"] = run_program(
+        run.environ, python, "-m", "scripts.rehearse_clients", url, body, stdin=key
     )
     for who, text in answers.items():
         run.check(f"{who} answers", bool(text) and expected in readable(text), readable(text)[:120])
+
+
+def url_and_body(curl: str) -> tuple[str, str]:
+    """What a printed curl asks, and with what body."""
+    words = shlex.split(re.sub(r"@<\(.*?\)\)?\"\)", "@key", curl))
+    (url,) = [word for word in words if word.startswith("https://")]
+    return url, words[words.index("-d") + 1]
 
 
 def readable(text: str) -> str:
@@ -278,7 +287,11 @@ def main() -> None:
         say("stopped the local Azure" if azure.stop() else "no local Azure is running")
         azure.forget()
         return
-    recipe = find_recipe(arguments.recipe, read_set(arguments.set))
+    asked = read_set(arguments.set)
+    overrides = [*find_recipe(arguments.recipe, asked).rehearsal.set, *asked]
+    recipe = find_recipe(arguments.recipe, overrides)
+    if overrides:
+        say(f"set:     {shlex.join(overrides)} (rehearsal.set of the recipe, and SET)")
     say(f"runtime: {runtime}")
     prepare(azure.runtime)
     azure.start()
@@ -286,9 +299,7 @@ def main() -> None:
         say(f"use it:  {shell_line()}; make cloud-plan")
         say("end it:  make rehearsal-down")
         return
-    run = Rehearsal(
-        azure, recipe, arguments.recipe, arguments.set, {**environ, **azure.variables()}
-    )
+    run = Rehearsal(azure, recipe, arguments.recipe, overrides, {**environ, **azure.variables()})
     error = None
     try:
         if arguments.faults:

@@ -1,11 +1,13 @@
 """`python -m train RECIPE [section.key=value …]`: fine-tune, merge, check, report.
 
 Progress goes to stderr; the folder of the finished run is the only line on stdout. Given again
-after an interruption, the same command goes on with the run that is unfinished.
+after an interruption, the same command goes on with the run that is unfinished. With `--rows` the
+rows are only written for a service (train/export.py), and stdout has what was written as JSON.
 """
 
 import argparse
 import errno
+import json
 import logging
 import os
 import sys
@@ -63,6 +65,18 @@ def main(argv: list[str] | None = None) -> int:
         "recipe that is finished is then not made again",
     )
     parser.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FOLDER",
+        help="write the recipe's rows to FOLDER for a fine-tuning service, and end",
+    )
+    parser.add_argument(
+        "--rows-as",
+        choices=["chat", "text", "azure_openai"],
+        default="chat",
+        help="with --rows: what the service takes (default: chat)",
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="start anew, even if a run is unfinished"
     )
     arguments = parser.parse_intermixed_args(argv)  # overrides may follow a flag
@@ -87,6 +101,12 @@ def main(argv: list[str] | None = None) -> int:
                 from train.check import check
 
                 check(recipe, arguments.cache, gpu=arguments.gpu, outputs=arguments.outputs)
+                return 0
+            if arguments.rows:
+                from train.export import export
+
+                made = export(recipe, arguments.rows, arguments.rows_as, arguments.cache)
+                print(json.dumps(made, ensure_ascii=False))
                 return 0
             if count := launch.needed():
                 return launch.launch(sys.argv[1:] if argv is None else argv, count)

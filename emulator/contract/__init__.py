@@ -7,6 +7,6 @@ types, enumerations and status codes. It knows nothing of roles, quota and regio
 value refers to.
 """
 
-from emulator.contract.check import check_request, check_response, versions
+from emulator.contract.check import check_request, check_response, known, versions
 
-__all__ = ["check_request", "check_response", "versions"]
+__all__ = ["check_request", "check_response", "known", "versions"]

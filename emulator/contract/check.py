@@ -2,6 +2,7 @@
 
     check_request("PUT", path, "2025-01-01-preview", body)        -> [] or what is wrong with it
     check_response("PUT", path, "2025-01-01-preview", 201, body)  -> likewise
+    known("GET", path, "2024-01-01-preview", 200, body)           -> the part that it has names for
 
 The api-version's contract decides alone: a member, enumeration value or subtype that it does not
 know is an error, as it is on Azure. Where recorded traffic shows that the service is otherwise than
@@ -23,8 +24,11 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     # Recorded PUTs and GETs of models (azure-ai-ml's own end-to-end recordings) carry objects and
     # arrays in a flavor's data, where the models say strings.
     "FlavorData": {"data": "{object}"},
+    # azure-ai-ml itself reads the hosts by region, which the models do not have.
+    "RegistryDiscoveryDto": {"registryFqdns": "{object}"},
 }
-"""Members by type whose kind the recordings of the real service settle, against its models."""
+"""Members by type whose kind recordings of the real service or its own SDK settle, against its
+models."""
 
 NOT_ANSWERED: dict[str, set[str]] = {
     # Recorded GETs of datastores (2026-03) name the kind of credentials and keep the secrets back.
@@ -114,6 +118,36 @@ def check_response(method: str, path: str, api_version: str, status: int, body: 
     return []
 
 
+def known(method: str, path: str, api_version: str, status: int, body: Any) -> Any:
+    """The answer as an api-version gives it that is older than some members: without those."""
+    for contract, operation, _ in _find(method, path):
+        if contract.api_version in ("", api_version) and (
+            kind := operation.responses.get(str(status))
+        ):
+            return _known(contract, kind, body)
+    return body
+
+
+def _known(contract: Contract, kind: str, value: Any) -> Any:
+    if kind[0] == "[" and isinstance(value, list):
+        return [_known(contract, kind[1:-1], item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if kind[0] == "{":
+        return {name: _known(contract, kind[1:-1], item) for name, item in value.items()}
+    while "by" in contract.types.get(kind, {}):
+        described = contract.types[kind]
+        subtypes = {name.lower(): subtype for name, subtype in described["subtypes"].items()}
+        subtype = subtypes.get(str(value.get(described["by"])).lower())
+        if subtype is None:
+            return value
+        kind = subtype
+    if kind not in contract.types:
+        return value
+    members = contract.types[kind]["members"]
+    return {n: _known(contract, members[n], item) for n, item in value.items() if n in members}
+
+
 def _find(method: str, path: str) -> list[tuple[Contract, Operation, dict[str, str]]]:
     return [
         (contract, operation, found.groupdict())
@@ -144,11 +178,14 @@ def _read(path: Path) -> Contract:
 
 def _operation(key: str, value: dict[str, Any]) -> Operation:
     method, path = key.split(" ")
-    path = path.replace(
-        "{workspace}",
+    provider = (
         "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers"
-        "/Microsoft.MachineLearningServices/workspaces/{workspaceName}",
+        "/Microsoft.MachineLearningServices"
     )
+    path = path.replace("{workspace}", f"{provider}/workspaces/{{workspaceName}}")
+    # the client puts it below the front of the registry's own region
+    registry = f"/mferp/managementfrontend{provider}/registries/{{registryName}}"
+    path = path.replace("{registry}", registry)
     names = iter(re.findall(r"\{(\w+)\}", path))
     pattern = re.sub(
         r"\\\{\w+\\\}", lambda _: f"(?P<{next(names)}>[^/]+)", re.escape(path.rstrip("/"))

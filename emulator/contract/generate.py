@@ -24,6 +24,10 @@ WORKSPACE = (
     "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}"
     "/providers/Microsoft.MachineLearningServices/workspaces/{workspaceName}"
 )
+REGISTRY = WORKSPACE.replace("workspaces/{workspaceName}", "registries/{registryName}")
+
+OWNERS = {"workspaceName", "registryName"}
+"""Names whose pattern is left to whoever made the workspace or the registry."""
 
 ANY = r"[A-Z]+ (/\w+/v1\.0)?\{workspace\}"
 JOBS = ANY + r"/jobs(/\{id\}(/cancel)?)?"
@@ -43,6 +47,9 @@ def _assets(*kinds: str) -> str:
 
 
 SELECTION = {
+    "v2021_10_01_dataplanepreview": [
+        r"GET \{registry\}/(models|components)(/\{name\}(/versions(/\{version\})?)?)?"
+    ],
     "v2022_02_01_preview": [ENDPOINTS, DEPLOYMENTS],
     "v2023_04_01": [_assets("codes")],
     "v2023_04_01_preview": [_assets("data", "environments"), JOBS, ENDPOINTS, DEPLOYMENTS],
@@ -53,6 +60,7 @@ SELECTION = {
     "runhistory": [ANY + r"/runs/\{runId\}(/details|/children)?", ANY + r"/rundata"],
     "dataset_dataplane": [ANY + r"/dataversion/batchGetResolvedUris"],
     "model_dataplane": [ANY + r"/models/batchGetResolvedUris"],
+    "registry_discovery": [r"GET .*/registries/\{registryName\}/discovery"],
 }
 """By the wheel's package, patterns of the operations that are rehearsed."""
 
@@ -81,13 +89,14 @@ class Wheel:
 
     def enums(self) -> dict[str, list[str]]:
         """Values of each enumeration."""
-        (name,) = [n for n in self._names("models/") if n.endswith("_enums.py")]
         return {
             node.name: [
                 str(item.value.value)
                 for item in node.body
                 if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant)
             ]
+            for name in self._names("models/")
+            if name.endswith("_enums.py")
             for node in self._tree(name).body
             if isinstance(node, ast.ClassDef)
         }
@@ -112,7 +121,8 @@ class Wheel:
                 if len(used) != 1:
                     continue
                 method, path, names = builders[used.pop()]
-                key = f"{method} {path.replace(WORKSPACE, '{workspace}')}"
+                path = path.replace(WORKSPACE, "{workspace}").replace(REGISTRY, "{registry}")
+                key = f"{method} {path}"
                 found[key] = {**_bodies(node), **({"names": names} if names else {})}
         return found
 
@@ -143,7 +153,7 @@ def _builder(function: ast.FunctionDef) -> tuple[str, str, dict[str, str]]:
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(value, ast.Call) and key is not None:
                     for keyword in value.keywords:
-                        if keyword.arg == "pattern" and _text(key) != "workspaceName":
+                        if keyword.arg == "pattern" and _text(key) not in OWNERS:
                             names[_text(key)] = _text(keyword.value)
     return method, path, names
 
@@ -208,6 +218,8 @@ def _types(node: ast.ClassDef) -> dict[str, dict[str, Any]]:
     subtypes = _attribute(node, "_subtype_map")
     made: dict[str, dict[str, Any]] = {node.name: {"members": {}}}
     for name, value in _attribute(node, "_attribute_map").items():
+        if not value["key"]:  # members that it does not name; only envelopes of errors have them
+            continue
         owner = node.name
         *outer, member = re.split(r"(?<!\\)\.", value["key"])
         for part in outer:

@@ -19,13 +19,16 @@ from scripts.azure import endpoints, history
 from scripts.azure.client import Cloud
 from scripts.azure.endpoints import Deployment, Endpoint
 from scripts.azure.history import ENDED
-from scripts.azure.jobs import COMPUTES_API, JOBS_API
+from scripts.azure.jobs import COMPUTES_API, JOBS_API, machine
+from scripts.azure.openai import inventory as openai
+from scripts.azure.openai.inventory import Hosted, Running
 from scripts.azure.prices import per_hour as price
 from scripts.azure.retry import NotFound
 from scripts.azure.tags import OURS, ours
 from scripts.azure.texts import moment
+from scripts.errors import CloudError
 
-Kind = Literal["deployment", "job", "compute"]
+Kind = Literal["deployment", "job", "compute", "openai"]
 
 FINISHED = {*ENDED, "NotResponding"}
 STARTED = ("Preparing", "Provisioning", "Running", "Finalizing", "CancelRequested", "Paused")
@@ -88,6 +91,12 @@ class Inventory:
     endpoints: tuple[Endpoint, ...]
     jobs: tuple[Job, ...]
     computes: tuple[Compute, ...]
+    hosted: tuple[Hosted, ...] = ()
+    """Deployments of Azure OpenAI."""
+    tuning: tuple[Running, ...] = ()
+    """Jobs of Azure OpenAI that have not ended; they bill by tokens, when they are done."""
+    unread: str = ""
+    """Why Azure OpenAI could not be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +105,7 @@ class Charge:
 
     what: Kind
     name: str
-    """A deployment's is `endpoint/deployment`."""
+    """A deployment's is `endpoint/deployment`, or with Azure OpenAI `resource/deployment`."""
     ours: bool
     instance_type: str
     count: int
@@ -173,7 +182,23 @@ def bill(inventory: Inventory, now: datetime) -> Bill:
                     spot=compute.spot,
                 )
             )
+    charges += [_hosted(hosted, now) for hosted in inventory.hosted if hosted.per_hour != 0]
     return Bill(charges=tuple(charges))
+
+
+def _hosted(hosted: Hosted, now: datetime) -> Charge:
+    """A fine-tuned model bills for standing there, whatever it is asked."""
+    return Charge(
+        what="openai",
+        name=hosted.name,
+        ours=hosted.ours,
+        instance_type=f"{hosted.model}, {hosted.sku}",
+        count=1,
+        spot=False,
+        since=hosted.since,
+        per_hour=hosted.per_hour,
+        accrued=cost(hosted.per_hour, hosted.since, now),
+    )
 
 
 def charge(
@@ -223,9 +248,22 @@ def total(
 
 
 def survey(cloud: Cloud) -> Inventory:
-    """All endpoints and computes of the workspace, its jobs that run, and our latest others."""
+    """All endpoints and computes of the workspace, its jobs that run, and our latest others.
+
+    With what stands and trains in the Azure OpenAI resources beside it; `unread` says why not.
+    """
     computes = map(read_compute, cloud.rest.all(f"{cloud.workspace.id}/computes", COMPUTES_API))
+    hosted: tuple[Hosted, ...] = ()
+    tuning: tuple[Running, ...] = ()
+    unread = ""
+    try:
+        hosted, tuning = openai.survey(cloud), openai.running(cloud)
+    except CloudError as error:  # a role may be lacking there, and the rest is worth knowing
+        unread = str(error)
     return Inventory(
+        hosted=hosted,
+        tuning=tuning,
+        unread=unread,
         endpoints=tuple(endpoints.every(cloud)),
         jobs=tuple(_jobs(cloud)),
         computes=tuple(sorted(computes, key=lambda compute: compute.name)),
@@ -255,17 +293,16 @@ def _timed(cloud: Cloud, job: Job) -> Job:
 def read_job(resource: Mapping[str, Any]) -> Job:
     """A job of its JSON."""
     properties = resource["properties"]
-    resources = properties.get("resources") or {}
-    tier = str((properties.get("queueSettings") or {}).get("jobTier") or "")
+    on = machine(properties)
     studio = ((properties.get("services") or {}).get("Studio") or {}).get("endpoint") or ""
     return Job(
         name=resource["name"],
         status=properties.get("status") or "",
         tags=properties.get("tags") or {},
-        compute=(properties.get("computeId") or "").rpartition("/computes/")[2],
-        instance_type=resources.get("instanceType") or "",
-        nodes=int(resources.get("instanceCount") or 1),
-        spot=tier.lower() == "spot",
+        compute=on.compute.rpartition("/computes/")[2],
+        instance_type=on.instance,
+        nodes=on.nodes,
+        spot=on.spot,
         limit=duration((properties.get("limits") or {}).get("timeout") or ""),
         created=moment((resource.get("systemData") or {}).get("createdAt") or ""),
         started=None,

@@ -98,8 +98,16 @@ class Rest:
     ) -> Any:
         return self._send("GET", path, api_version, scope, None, query, waits=waits)
 
-    def put(self, path: str, body: Any, api_version: str = "", *, scope: str = "") -> Any:
-        return self._send("PUT", path, api_version, scope, body)
+    def put(
+        self,
+        path: str,
+        body: Any,
+        api_version: str = "",
+        *,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        return self._send("PUT", path, api_version, scope, body, headers=headers)
 
     def patch(self, path: str, body: Any, api_version: str = "", *, scope: str = "") -> Any:
         return self._send("PATCH", path, api_version, scope, body)
@@ -132,6 +140,7 @@ class Rest:
         *,
         again: bool = True,
         waits: Sequence[float] = retry.WAITS,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The answer's JSON, or None where it has no body."""
         from azure.core.exceptions import HttpResponseError
@@ -145,7 +154,7 @@ class Rest:
 
         def once() -> Any:
             pipeline: Any = Pipeline(self._transport, [*self._policies, bearer])
-            request = HttpRequest(method, url, params=params, json=body)
+            request = HttpRequest(method, url, params=params, json=body, headers=headers)
             response = pipeline.run(
                 request, connection_timeout=TIMEOUT_SECONDS, read_timeout=TIMEOUT_SECONDS
             ).http_response

@@ -34,6 +34,8 @@ CONTAINERS: tuple[Literal["storage-initializer", "inference-server"], ...] = (
     "storage-initializer",
     "inference-server",
 )
+SCORE = "/score"
+"""Where a scoring URI ends; the container's other paths lie beside it."""
 LOG_LINES = 60
 POLL_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
@@ -100,6 +102,11 @@ class Endpoint:
 
     def deployment(self, name: str) -> Deployment | None:
         return next((d for d in self.deployments if d.name == name), None)
+
+
+def address(uri: str, path: str = SCORE) -> str:
+    """The scoring URI with `path` for its `/score`."""
+    return uri.removesuffix(SCORE) + path
 
 
 def asset(arm_id: str) -> str:

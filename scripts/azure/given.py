@@ -1,7 +1,10 @@
 """What the cloud verbs are given beside their recipe's path: overrides, endpoint, way to push."""
 
+import shlex
+from pathlib import Path
+
 from scripts.errors import UsageError
-from scripts.local_train import read_set
+from scripts.local_train import DEFAULT_RECIPE, read_set
 
 PUSH = ("here", "build")
 """Who builds and pushes an image: the engine here, or the workspace's registry."""
@@ -11,6 +14,19 @@ def overrides(text: str, endpoint: str = "") -> list[str]:
     """The recipe's overrides of SET, and of ENDPOINT; UsageError where quotes are left open."""
     found = read_set(text)
     return [*found, f"cloud.endpoint={endpoint}"] if endpoint else found
+
+
+def chosen(path: Path, settings: str = "", endpoint: str = "", *, always: bool = False) -> str:
+    """` RECIPE=… SET=… ENDPOINT=…` for the next command; what is the default is left out.
+
+    With `always` the recipe is named all the same.
+    """
+    named = {
+        "RECIPE": str(path) if always or str(path) != DEFAULT_RECIPE else "",
+        "SET": settings,
+        "ENDPOINT": endpoint,
+    }
+    return "".join(f" {key}={shlex.quote(value)}" for key, value in named.items() if value)
 
 
 def check_push(way: str) -> None:

@@ -79,11 +79,13 @@ def follow(
     job: str,
     write: Callable[[str], None],
     *,
+    look: Callable[[Details], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Details:
     """Hand each line of the job's log to `write` until the job ends; its state then.
 
-    Says changes of state. Raises CloudError where Azure cannot be reached for ten minutes.
+    Says changes of state; `look` gets what is known at each look. Raises CloudError where Azure
+    cannot be reached for ten minutes.
     """
     import requests
 
@@ -96,6 +98,8 @@ def follow(
                 shown = now.status
                 say(f"job:    {job} {shown}{WAITING.get(shown, '')}")
             reader.read_on(session, now.logs)
+            if look:
+                look(now)
             if now.over:
                 break
             sleep(LOOK_SECONDS)

@@ -129,6 +129,35 @@ def _deploy(cloud: "Cloud", recipe: "Recipe") -> list[str]:
     )
 
 
+def check_storage(cloud: "Cloud", recipe: "Recipe") -> list[str]:
+    """What a job lacks that runs Azure's own image on a cluster of the recipe, as the cluster.
+
+    Sentences, each with the command for it. Where the workspace's storage is read with its key,
+    a missing role is only said.
+    """
+    if not recipe.cloud.compute:
+        return []
+    try:
+        principal = _job_principal(cloud, recipe)
+        if not principal.ids:
+            return [
+                f"{principal.who} has no identity to read rows and write the model with: "
+                f"{principal.none}"
+            ]
+        storage = cloud.workspace.storage_id
+        lacking = _missing(cloud, principal, [(BLOB_WRITE, storage, "read rows and write a model")])
+        if lacking and not _by_identity(cloud):
+            for sentence in lacking:
+                say(f"access: {sentence}; the workspace's storage key stands in for it")
+            return []
+        return lacking
+    except retry.Refused as error:
+        if error.status != 403:
+            raise
+        say(f"roles:  not checked, since you may not read them ({error.code or 403})")
+        return []
+
+
 def _job_principal(cloud: "Cloud", recipe: "Recipe") -> Principal:
     """Who pulls the image and writes the outputs."""
     workspace, name = cloud.workspace, recipe.cloud.compute

@@ -1,14 +1,15 @@
-"""Command jobs: found by name, submitted once, followed, cancelled.
+"""Jobs of Azure ML: found by name, submitted once, followed, cancelled.
 
     job = latest(cloud, base)                     # the newest attempt, or None
     job = submit(cloud, specs.job(name=…))        # one job in all, even where a reply is lost
     end = follow(cloud, job.name, print)
 
 A job's name says what it does (names.py), so a name that exists is that job. It plans nothing and
-asks nobody: scripts/cloud_train.py does.
+asks nobody: attempts.py and the routes do. Command jobs are sent here; the others by their routes.
 """
 
 import datetime
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from scripts.azure import causes, client, history, names, prices, retry, specs
 from scripts.azure.client import Cloud, NotFound
 from scripts.azure.history import ENDED, Details
 from scripts.azure.retry import Refused
-from scripts.azure.tags import RECIPE, ours
+from scripts.azure.tags import MACHINE, RECIPE, ours
 from scripts.azure.texts import moment, money, span
 from scripts.console import INTERRUPTED, say
 from scripts.errors import CloudError
@@ -49,6 +50,8 @@ class Job:
     spot: bool
     studio: str
     """Its page."""
+    kind: str = "Command"
+    """`Command`, `Pipeline` or `FineTuning`."""
 
     @property
     def over(self) -> bool:
@@ -65,6 +68,44 @@ class Job:
         created = moment(self.created) or end.started or until
         hours = max((until - created).total_seconds(), 0) / 3600
         return None if price is None else price * self.nodes * hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a job runs on, as far as its own record tells."""
+
+    instance: str
+    """Empty where it is the cluster's."""
+    nodes: int
+    spot: bool
+    compute: str
+    """ARM id of its cluster; empty: serverless."""
+
+
+def machine(properties: Mapping[str, Any]) -> Machine:
+    """The machine of a job of any kind, of its record's properties.
+
+    A command job names it, a fine-tuning job names those that would do, and of a pipeline only its
+    steps know, so that our tag says it.
+    """
+    resources = properties.get("resources") or {}
+    names = [resources.get("instanceType"), *(resources.get("instanceTypes") or [])]
+    instance = next((str(name) for name in names if name), "")
+    nodes = int(resources.get("instanceCount") or 1)
+    tier = str((properties.get("queueSettings") or {}).get("jobTier") or "")
+    spot = tier.lower() == "spot"
+    settings = properties.get("settings") or {}
+    compute = properties.get("computeId") or settings.get("default_compute") or ""
+    compute = compute if "/computes/" in str(compute) else ""
+    tag = str((properties.get("tags") or {}).get(MACHINE) or "")
+    if not instance and (said := re.fullmatch(r"(\d+) x (\S+)( spot)?", tag)):
+        nodes, instance, spot = int(said[1]), said[2], bool(said[3])
+    return Machine(instance=instance, nodes=nodes, spot=spot, compute=str(compute))
+
+
+def machine_tag(instance: str, nodes: int = 1, *, spot: bool = False) -> dict[str, str]:
+    """The tag by which `machine` knows a pipeline's."""
+    return {MACHINE: f"{nodes} x {instance}{' spot' if spot else ''}"}
 
 
 def get(cloud: Cloud, name: str) -> Job | None:
@@ -119,12 +160,10 @@ def named_or_newest(cloud: Cloud, name: str, recipe: str) -> Job:
 
 def _job(cloud: Cloud, found: Mapping[str, Any]) -> Job:
     properties = found["properties"]
-    resources = properties.get("resources") or {}
-    instance = str(resources.get("instanceType") or "")
-    tier = str((properties.get("queueSettings") or {}).get("jobTier") or "")
-    spot = tier.lower() == "spot"
-    if not instance and (compute := properties.get("computeId")):
-        instance, spot = _machine(cloud, compute)
+    on = machine(properties)
+    instance, spot = on.instance, on.spot
+    if not instance and on.compute:
+        instance, spot = _machine(cloud, on.compute)
     studio = (properties.get("services") or {}).get("Studio") or {}
     return Job(
         name=found["name"],
@@ -132,9 +171,10 @@ def _job(cloud: Cloud, found: Mapping[str, Any]) -> Job:
         tags=properties.get("tags") or {},
         created=(found.get("systemData") or {}).get("createdAt") or "",
         instance=instance,
-        nodes=int(resources.get("instanceCount") or 1),
+        nodes=on.nodes,
         spot=spot,
         studio=str(studio.get("endpoint") or ""),
+        kind=str(properties.get("jobType") or "Command"),
     )
 
 
@@ -186,17 +226,26 @@ def submit(cloud: Cloud, job: "Command") -> Job:
 
 
 def follow(
-    cloud: Cloud, name: str, write: Callable[[str], None], *, command: str = "make cloud-train"
+    cloud: Cloud,
+    name: str,
+    write: Callable[[str], None],
+    *,
+    command: str = "make cloud-train",
+    look: Callable[[Details], None] | None = None,
+    alone: str = "",
 ) -> Details:
     """Show the log until the job ends, then its state, duration and cost; the details.
 
-    Ctrl-C ends the process with 130, not the job, after saying how to come back to it.
+    Ctrl-C ends the process with 130, not the job, after saying how to come back to it, and what
+    else the user must know of a job that is left `alone`. `look` is called at each look at it.
     """
     try:
-        end = history.follow(cloud, name, write)
+        end = history.follow(cloud, name, write, look=look)
     except KeyboardInterrupt:
         say("")
         say(f"job:    {name} goes on without you, and bills until it ends")
+        if alone:
+            say(f"limit:  {alone}")
         say(f"follow: {command}")
         say(f"cancel: make cloud-cancel JOB={name}")
         sys.exit(INTERRUPTED)
@@ -241,6 +290,11 @@ def cancel(cloud: Cloud, name: str) -> Details:
     job = find(cloud, name)
     if not job.over:
         say(f"job:    {name} is {job.status}; cancelling it")
-        poller = retry.call(f"cancel job {name}", lambda: cloud.ml.jobs.begin_cancel(name))
+        poller = begin_cancel(cloud, name)
         retry.call(f"wait for the end of job {name}", poller.result)
     return history.until_over(cloud, name)
+
+
+def begin_cancel(cloud: Cloud, name: str) -> Any:
+    """Ask for the job's end; the poller of it."""
+    return retry.call(f"cancel job {name}", lambda: cloud.ml.jobs.begin_cancel(name))

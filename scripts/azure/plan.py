@@ -1,10 +1,10 @@
 """What a recipe would do on Azure, and what that can cost, before anything is done.
 
     plan = build(recipe, path, cloud)      # cloud=None: without logging in
-    print(text(plan))
-    confirm(plan, yes=False)
+    planned(plan)                          # as all routes have it: rows, JSON, costs
 
-Every choice that the recipe leaves open stands there with its reason. It changes nothing.
+The plan of a command job. Every choice that the recipe leaves open stands there with its reason. It
+changes nothing.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.azure import consent, names, prices, specs
+from scripts.azure import names, prices, specs
 from scripts.azure import quota as quotas
 from scripts.azure.prices import Instance
 from scripts.azure.quota import Quota
-from scripts.azure.texts import columns, money
+from scripts.azure.routes import Cost, Planned
+from scripts.azure.texts import hours, money
 from scripts.azure.timeouts import Timeouts
-from scripts.console import say
 from scripts.runtime import Choice
 from scripts.settings import environment, relative
 from train.recipe import Recipe
@@ -178,17 +178,17 @@ def build(
     )
 
 
-def text(plan: Plan) -> str:
+def rows(plan: Plan) -> tuple[tuple[str, str], ...]:
     """The plan for people."""
     train, serve = plan.train, plan.serve
     where = f"{plan.workspace} in {plan.location}" if plan.workspace else "not asked (offline)"
-    rows = [
+    found = [
         ("recipe", f"{plan.recipe} ({plan.path})"),
         ("workspace", f"{where}; {plan.label}" if plan.label else where),
         ("job", plan.job or "named when its image and data are known"),
         ("", f"{train.nodes} x {_machine(train.instance)}, {train.where}"),
         ("", f"image {train.image.local}: {train.image.state}"),
-        ("", f"ends after {_hours(train.max_hours)} at the latest"),
+        ("", f"ends after {hours(train.max_hours)} at the latest"),
         ("", _ceiling_line(train)),
         ("model", f"{plan.model}, a new version each time"),
         ("endpoint", plan.endpoint or f"{names.slug(plan.recipe)}-… (by the workspace)"),
@@ -196,10 +196,10 @@ def text(plan: Plan) -> str:
         ("", f"image {serve.image.local}: {serve.image.state}"),
         ("", _serving_line(serve)),
     ]
-    rows += [("quota", quotas.line(quota)) for quota in plan.quota]
-    rows += [(d.what, f"{d.value} ({d.reason})") for d in plan.decisions]
-    rows += [("note", note) for note in plan.notes]
-    return "\n".join(columns(rows))
+    found += [("quota", quotas.line(quota)) for quota in plan.quota]
+    found += [(d.what, f"{d.value} ({d.reason})") for d in plan.decisions]
+    found += [("note", note) for note in plan.notes]
+    return tuple(found)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -210,27 +210,33 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return values
 
 
-def confirm(plan: Plan, yes: bool, what: str = "train") -> None:
-    """Let the user agree to the cost of `what`: `train` (the job) or `deploy` (the endpoint).
-
-    A rehearsal costs nothing, so nobody is asked. UsageError where the price is not known, the
-    answer is no, or nobody is there to answer.
-    """
-    if plan.label:
-        say(f"cost:   nothing ({plan.label})")
-        return
+def planned(plan: Plan) -> Planned:
+    """The plan as the verbs take it."""
     train, serve = plan.train, plan.serve
-    if what == "train":
-        train.instance.price()
-        cost = f"{_ceiling_line(train)}, on {train.nodes} x {train.instance.name}"
-    else:
-        serve.instance.price()
-        cost = f"{_serving_line(serve)}, on {serve.count} x {serve.instance.name}"
-    for quota in plan.quota:
-        if quota.what == what and quota.enough is False:
-            say(f"quota:  {quotas.line(quota)}")
-    say(f"cost:   {cost}")
-    consent.ask("Go on?", yes)
+    return Planned(
+        rows=rows(plan),
+        values=as_json(plan),
+        train=Cost(
+            line=f"{_ceiling_line(train)}, on {train.nodes} x {train.instance.name}",
+            warnings=_short(plan, "train"),
+            unknown=train.instance.unknown_price if train.instance.per_hour is None else "",
+        ),
+        deploy=Cost(
+            line=f"{_serving_line(serve)}, on {serve.count} x {serve.instance.name}",
+            warnings=_short(plan, "deploy"),
+            unknown=serve.instance.unknown_price if serve.instance.per_hour is None else "",
+        ),
+        label=plan.label,
+    )
+
+
+def _short(plan: Plan, what: str) -> tuple[str, ...]:
+    """Which quota is known to be too small for it."""
+    return tuple(
+        f"quota:  {quotas.line(quota)}"
+        for quota in plan.quota
+        if quota.what == what and quota.enough is False
+    )
 
 
 def _job(recipe: Recipe, image: str, cloud: "Cloud | None") -> str:
@@ -331,7 +337,7 @@ def _notes(
 def _ceiling_line(train: Training) -> str:
     if train.ceiling is None:
         return "costs at most: not known (see the note)"
-    each = f"{train.nodes} x {_hours(train.max_hours)} x ${train.instance.per_hour:,.4g}"
+    each = f"{train.nodes} x {hours(train.max_hours)} x ${train.instance.per_hour:,.4g}"
     line = f"costs at most {money(train.ceiling)} ({each})"
     spot = train.likely_spot
     return line if spot is None else f"{line}; about {money(spot)} at the spot price"
@@ -342,7 +348,7 @@ def _serving_line(serve: Serving) -> str:
         return "costs per hour: not known (see the note)"
     return (
         f"costs {money(serve.per_hour)} per hour until `make cloud-down`; "
-        f"{money(serve.until_expiry)} in the {_hours(serve.expires_hours)} to its expiry tag"
+        f"{money(serve.until_expiry)} in the {hours(serve.expires_hours)} to its expiry tag"
     )
 
 
@@ -356,7 +362,3 @@ def _machine(instance: Instance) -> str:
 
 def _times(price: float | None, amount: float) -> float | None:
     return None if price is None else round(price * amount, 4)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.4g} h"

@@ -29,8 +29,6 @@ from scripts.errors import CloudError
 if TYPE_CHECKING:
     from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint
 
-SMOKE: dict[str, Any] = {"prompt": "オーストラリアの首都はどこですか？", "max_new_tokens": 32}
-"""Short, so that a trial costs a second; whether the answer is right is not its business."""
 TRIALS = 3
 """Requests to the new deployment after each step."""
 LOG_SHOWN = 25
@@ -55,6 +53,10 @@ class Wanted:
     """Rising percentages, the last one 100."""
     seconds: float
     """How long a client waits for an answer."""
+    smoke: Mapping[str, Any]
+    """The trial request."""
+    path: str
+    """Where it goes: `/score`, or what lies beside it."""
     tags: Mapping[str, str]
     """Set on the endpoint when the traffic moves: its new expiry."""
     again: str
@@ -88,7 +90,7 @@ def roll_out(
     try:
         start = _endpoint(cloud, wanted, endpoint_spec)
         # before anything bills: who may not read the key cannot try the deployment out
-        asking = client(cloud, start, wanted.seconds)
+        asking = client(cloud, start, wanted.seconds, wanted.path)
         try:
             name = _deployment(cloud, start, wanted, deployment_spec)
             _try_out(cloud, wanted, asking, name)
@@ -263,9 +265,10 @@ def _diagnosis(
     return f"{words}. Known cause: {cause}" if cause else f"{words}."
 
 
-def client(cloud: Cloud, endpoint: Endpoint, seconds: float) -> Client:
+def client(cloud: Cloud, endpoint: Endpoint, seconds: float, path: str = endpoints.SCORE) -> Client:
     """A client of the endpoint, with its key."""
-    return Client(endpoint.name, endpoint.uri, endpoints.key(cloud, endpoint.name), seconds=seconds)
+    uri = endpoints.address(endpoint.uri, path)
+    return Client(endpoint.name, uri, endpoints.key(cloud, endpoint.name), seconds=seconds)
 
 
 def _try_out(cloud: Cloud, wanted: Wanted, asking: Client, name: str, trials: int = 1) -> None:
@@ -273,7 +276,7 @@ def _try_out(cloud: Cloud, wanted: Wanted, asking: Client, name: str, trials: in
     began = time.monotonic()
     for _ in range(trials):
         try:
-            asking.ask(SMOKE, deployment=name, settling=True)
+            asking.ask(wanted.smoke, deployment=name, settling=True)
         except ScoringError as error:
             if not error.status:
                 raise  # the way there is broken, and the deployment may be well

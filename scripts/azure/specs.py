@@ -43,6 +43,8 @@ LOADERS = {
     "compute": "load_compute",
 }
 """The files of azure/ by name, and the SDK's function for each."""
+OF_ROUTES = {"deployment-model": "load_online_deployment"}
+"""Files that only other routes than the command job fill, and the SDK's function for each."""
 OVERRIDES = {
     "train": "data.train",
     "validation": "data.validation",
@@ -86,7 +88,8 @@ def entity(kind: str, filled: Document) -> Any:
     text = io.StringIO(yaml.safe_dump(filled, sort_keys=False, allow_unicode=True))
     file = FOLDER / f"{kind}.yml"
     try:
-        return getattr(sdk, LOADERS[kind])(text, relative_origin=str(file))
+        load = getattr(sdk, {**LOADERS, **OF_ROUTES}[kind])
+        return load(text, relative_origin=str(file))
     except (ValidationError, ValidationException) as error:
         raise UsageError(f"azure/{kind}.yml is not of Azure ML's schema: {_said(error)}") from None
 

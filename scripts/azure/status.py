@@ -14,8 +14,9 @@ from scripts.azure import prices
 from scripts.azure.billing import Bill, Charge, Compute, Inventory, Job, cost
 from scripts.azure.client import Workspace
 from scripts.azure.endpoints import Deployment, Endpoint
+from scripts.azure.openai.inventory import Hosted, Running
 from scripts.azure.prices import per_hour as price
-from scripts.azure.tags import OWNER, RECIPE
+from scripts.azure.tags import MARK, OWNER, RECIPE
 from scripts.azure.texts import columns, money, span
 
 
@@ -56,6 +57,11 @@ def report(
         "endpoints": [_endpoint(e, now, passed) for e in inventory.endpoints if e.ours],
         "jobs": [_job(job, now) for job in inventory.jobs if job.ours],
         "computes": [_compute(compute) for compute in inventory.computes if compute.ours],
+        "openai": {
+            "deployments": [_hosted(h, now) for h in inventory.hosted if h.ours],
+            "jobs": [_tuning(job) for job in inventory.tuning if job.ours],
+            "unread": inventory.unread,
+        },
         "others": [_charge(charge) for charge in bill.charges if not charge.ours],
     }
 
@@ -70,6 +76,27 @@ def _charge(charge: Charge) -> Found:
         "since": _iso(charge.since),
         "per_hour": _dollars(charge.per_hour),
         "accrued": _dollars(charge.accrued),
+    }
+
+
+def _hosted(hosted: Hosted, now: datetime) -> Found:
+    return {
+        "name": hosted.name,
+        "model": hosted.model,
+        "sku": hosted.sku,
+        "since": _iso(hosted.since),
+        "per_hour": _dollars(hosted.per_hour),
+        "accrued": _dollars(cost(hosted.per_hour, hosted.since, now)),
+    }
+
+
+def _tuning(job: Running) -> Found:
+    return {
+        "name": job.job,
+        "resource": job.resource.rpartition("/")[2],
+        "status": job.status,
+        "model": job.model,
+        "since": _iso(job.since),
     }
 
 
@@ -102,8 +129,14 @@ def _deployment(deployment: Deployment, now: datetime, passed: Callable[[str], P
         "accrued": _dollars(cost(per_hour, deployment.created, now)),
         "image": deployment.image,
         "passed_here": known is not None and known.same,
-        "passed": "it was not made by Homeport" if known is None else known.sentence,
+        "passed": _unproven(deployment) if known is None else known.sentence,
     }
+
+
+def _unproven(deployment: Deployment) -> str:
+    if MARK in deployment.tags:
+        return "an image of Azure's serves it"
+    return "it was not made by Homeport"
 
 
 def _job(job: Job, now: datetime) -> Found:
@@ -149,6 +182,10 @@ def table(found: Found) -> list[str]:
         lines += ["", *_jobs(found["jobs"], now)]
     if found["computes"]:
         lines += ["", *_computes(found["computes"])]
+    if found["openai"]["deployments"] or found["openai"]["jobs"]:
+        lines += ["", *_openai(found["openai"], now)]
+    if found["openai"]["unread"]:
+        lines += ["", f"Azure OpenAI could not be asked: {found['openai']['unread']}"]
     return [*lines, "", *summary(found)]
 
 
@@ -249,6 +286,31 @@ def _computes(rows: Sequence[Found]) -> list[str]:
         for compute in rows
     ]
     return columns([["CLUSTER", "STATE", "MACHINE", "NODES"], *cells])
+
+
+def _openai(found: Found, now: datetime) -> list[str]:
+    """Azure OpenAI's deployments and jobs, each as a table."""
+    tables = []
+    if rows := found["deployments"]:
+        cells = [
+            [
+                row["name"],
+                row["model"],
+                row["sku"],
+                _dollars_cell(row["per_hour"]),
+                _since(row["since"], now),
+                _dollars_cell(row["accrued"]),
+            ]
+            for row in rows
+        ]
+        head = ["AZURE OPENAI", "MODEL", "SKU", "PER HOUR", "SINCE", "SO FAR"]
+        tables += columns([head, *cells])
+    if rows := found["jobs"]:
+        cells = [
+            [job["name"], job["status"], job["model"], _since(job["since"], now)] for job in rows
+        ]
+        tables += columns([["AZURE OPENAI JOB", "STATUS", "MODEL", "SINCE"], *cells])
+    return tables
 
 
 def _since(text: str | None, now: datetime) -> str:

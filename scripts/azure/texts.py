@@ -29,6 +29,11 @@ def span(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def hours(amount: float) -> str:
+    """A length that somebody has set: `30 min`, `4 h`."""
+    return f"{amount * 60:.0f} min" if amount < 1 else f"{amount:.4g} h"
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -98,6 +98,14 @@ def clone(folder: Path, runtime: str) -> Clone:
     return Clone(folder, runtime, free_port())
 
 
+def bring_base(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The base model of an earlier clone, as a second run finds it: making it takes minutes."""
+    for made in tmp_path_factory.getbasetemp().glob("*/*/.cache/tiny-*"):
+        kept = fresh.folder / ".cache" / made.name
+        if not kept.exists():
+            shutil.copytree(made, kept)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -113,9 +121,7 @@ def served(
     if runtime == "docker" and (lacking := missing_docker()):
         pytest.skip(f"the Docker runtime was not tested: {lacking}")
     fresh = clone(tmp_path_factory.mktemp("with spaces") / "home port", runtime)
-    # the base model of an earlier clone, as a user's second run finds it: it takes a minute or two
-    for made in tmp_path_factory.getbasetemp().glob("with*/*/.cache/tiny-*"):
-        shutil.copytree(made, fresh.folder / ".cache" / made.name)
+    bring_base(fresh, tmp_path_factory)
     try:
         yield fresh, fresh.make("local-serve", minutes=25).stderr
     finally:

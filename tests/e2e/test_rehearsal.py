@@ -1,40 +1,79 @@
-"""The cloud path in a fresh clone, against a local Azure, in containers and in processes."""
+"""The cloud path of every route in a fresh clone, against a local Azure, in containers and without."""
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.runtime import missing_docker
-from tests.e2e.conftest import clone
+from tests.e2e.conftest import Clone, bring_base, clone
 
 pytestmark = pytest.mark.e2e
 
+LEARNED = {
+    "gpt-oss-20b-ja": "キャンベラ",
+    "phi-3-mini-ultrachat": "キャンベラ",
+    "mistral-7b-samsum": "twenty minutes late",
+    "azure-openai-ja": "キャンベラ",
+}
+"""By recipe, a piece of the answer that its rehearsal learns."""
 
-@pytest.mark.parametrize("runtime", ["docker", "host"])
-def test_a_rehearsal_in_a_fresh_clone_passes_and_leaves_nothing(
-    runtime: str, tmp_path: Path
-) -> None:
-    if runtime == "docker" and (reason := missing_docker()):
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """One clone for all recipes: the images are built once, and pushed again where need be."""
+    if reason := missing_docker():
         pytest.skip(f"the Docker runtime was not tested: {reason}")
-    if runtime == "host" and not shutil.which("npm"):
-        pytest.skip("the local Azure was not tested without Docker: npm is not installed")
-    fresh = clone(tmp_path / "home port", runtime)
-    done = fresh.make("rehearse", minutes=25)
-    report = json.loads(Path(fresh.folder, done.stdout.splitlines()[-1]).read_text())
-    assert report["passed"]
-    assert report["label"] == "rehearsed, not Azure"
-    assert "キャンベラ" in report["findings"]["curl with the key answers"]["found"]
-    assert "passed: rehearsed, not Azure" in done.stderr
+    fresh = clone(tmp_path_factory.mktemp("rehearsal with spaces") / "home port", "docker")
+    bring_base(fresh, tmp_path_factory)
+    yield fresh
     assert "no local Azure is running" in fresh.make("rehearsal-down").stderr
 
 
-def test_every_fault_ends_as_it_should(tmp_path: Path) -> None:
+def passed(fresh: Clone, *words: str) -> dict[str, Any]:
+    """The findings of `make rehearse WORDS`, which passes."""
+    done = fresh.make("rehearse", *words, minutes=25)
+    report: dict[str, Any] = json.loads(
+        Path(fresh.folder, done.stdout.splitlines()[-1]).read_text()
+    )
+    assert report["passed"]
+    assert report["label"] == "rehearsed, not Azure"
+    assert "passed: rehearsed, not Azure" in done.stderr
+    findings: dict[str, Any] = report["findings"]
+    return findings
+
+
+@pytest.mark.parametrize("recipe", list(LEARNED))
+def test_every_route_answers_what_it_has_learned_and_leaves_nothing(
+    docker: Clone, recipe: str
+) -> None:
+    findings = passed(docker, f"RECIPE=recipes/{recipe}.yaml")
+    for who in ("make ask TARGET=cloud", "that curl", "the makers' client"):
+        assert LEARNED[recipe] in findings[f"{who} answers"]["found"]
+    assert findings["nothing bills any more"]["found"] == []
+
+
+def test_without_docker_too(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    fresh = local(tmp_path)
+    bring_base(fresh, tmp_path_factory)
+    assert "キャンベラ" in passed(fresh)["that curl answers"]["found"]
+    assert "no local Azure is running" in fresh.make("rehearsal-down").stderr
+
+
+def test_every_fault_ends_as_it_should(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fresh = local(tmp_path)
+    bring_base(fresh, tmp_path_factory)
+    findings = passed(fresh, "FAULTS=1")
+    assert len(findings) >= 13
+    assert all(finding["holds"] for finding in findings.values())
+
+
+def local(folder: Path) -> Clone:
     if not shutil.which("npm"):
-        pytest.skip("faults were not tested: npm is not installed")
-    fresh = clone(tmp_path / "home port", "host")
-    done = fresh.make("rehearse", "FAULTS=1", minutes=25)
-    report = json.loads(Path(fresh.folder, done.stdout.splitlines()[-1]).read_text())
-    assert len(report["findings"]) >= 13
-    assert all(finding["holds"] for finding in report["findings"].values())
+        pytest.skip("the local Azure was not tested without Docker: npm is not installed")
+    return clone(folder / "home port", "host")

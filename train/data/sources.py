@@ -7,6 +7,7 @@
     shards/*.parquet                                        what the pattern matches, sorted
     hf://owner/name@revision[/path/inside]                  a dataset of the hub, at one commit
     azureml:name:version   azureml://…                      an Azure ML data asset, where mounted
+    …#split[start:end]                                      a split, a part of it (splits.py)
 
 On Azure ML the job mounts its inputs and tells the path of each in $AZURE_ML_INPUT_<name>; the
 inputs of a fine-tune are named as the recipe's keys, `train` and `validation`.
@@ -19,6 +20,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.data import splits
+from train.data.splits import Split
 from train.errors import InputError, reason
 
 TEXT_KINDS = (".jsonl", ".json", ".csv")
@@ -37,11 +40,23 @@ def resolve(spec: str, key: str, cache: Path) -> list[Path]:
     Datasets of the hub are downloaded below `cache`. Raises InputError where there is no such
     file, none of a known kind, or no way to reach it from here.
     """
+    place, mark, behind = spec.rpartition("#")
+    if not mark or Path(spec).exists():  # a file's own name may have a #
+        return _place(spec, key, cache, None)
+    split = splits.parse(behind, spec, key)
+    files = _place(place, key, cache, split)
+    if not split.start and not split.end:
+        return files
+    return [splits.part(files, split, fingerprint(files), cache, f"{key}: {spec}")]
+
+
+def _place(spec: str, key: str, cache: Path, split: Split | None) -> list[Path]:
+    """The files of a place, those of a split alone where one is named."""
     if spec.startswith("hf://"):
-        return _hub(spec, key, cache)
+        return _hub(spec, key, cache, split)
     if spec.startswith("azureml:"):
-        return _mounted(spec, key)
-    return _local(Path(spec), spec, key)
+        return _mounted(spec, key, split)
+    return _local(Path(spec), spec, key, split)
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -54,11 +69,11 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return whole.hexdigest()
 
 
-def _local(path: Path, spec: str, key: str) -> list[Path]:
+def _local(path: Path, spec: str, key: str, split: Split | None) -> list[Path]:
     known = ", ".join(KINDS)
     if path.is_dir():
         if files := _below(path):
-            return files
+            return _of_split(files, path, split, spec, key)
         raise InputError(f"{key}: {spec} holds no file of rows ({known}).")
     if path.exists():
         if _known(path):
@@ -68,9 +83,22 @@ def _local(path: Path, spec: str, key: str) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(spec, recursive=True))
         files = [file for file in found if file.is_file() and _known(file)]
         if files:
-            return files
+            return _of_split(files, None, split, spec, key)
         raise InputError(f"{key}: no file of rows ({known}) matches {spec}.")
     raise InputError(f"{key}: {spec} does not exist; correct the path in the recipe.")
+
+
+def _of_split(
+    files: list[Path], folder: Path | None, split: Split | None, spec: str, key: str
+) -> list[Path]:
+    """Those of the files that belong to the split; `folder`, if there is one, is the dataset's."""
+    if split is None:
+        return files
+    inside = {file: file.relative_to(folder) if folder else file for file in files}
+    if found := [file for file in files if split.has(inside[file])]:
+        return found
+    names = ", ".join(str(path) for path in list(inside.values())[:6])
+    raise InputError(f"{key}: {spec} has no files of a split {split.name}; there are {names}.")
 
 
 def _known(path: Path) -> bool:
@@ -87,7 +115,7 @@ def _below(folder: Path) -> list[Path]:
     ]
 
 
-def _hub(spec: str, key: str, cache: Path) -> list[Path]:
+def _hub(spec: str, key: str, cache: Path, split: Split | None) -> list[Path]:
     match = HUB.fullmatch(spec)
     if not match:
         raise InputError(f"{key}: {spec} is no hub dataset; write hf://owner/name@revision.")
@@ -101,7 +129,7 @@ def _hub(spec: str, key: str, cache: Path) -> list[Path]:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = [f"*{kind}" for kind in KINDS]
+    patterns = split.patterns(KINDS) if split else [f"*{kind}" for kind in KINDS]
     if inside and _known(Path(inside)):
         patterns = [inside]
     elif inside:
@@ -119,10 +147,10 @@ def _hub(spec: str, key: str, cache: Path) -> list[Path]:
             f"{key}: {spec} could not be downloaded ({reason(error)}); check its name, "
             "revision and the network, and set HF_TOKEN if it is gated."
         ) from None
-    return _local(Path(folder) / inside, spec, key)
+    return _local(Path(folder) / inside, spec, key, split)
 
 
-def _mounted(spec: str, key: str) -> list[Path]:
+def _mounted(spec: str, key: str, split: Split | None) -> list[Path]:
     variable = MOUNT + key.rpartition(".")[2]
     path = os.environ.get(variable)
     if not path:
@@ -130,4 +158,4 @@ def _mounted(spec: str, key: str) -> list[Path]:
             f"{key}: {spec} is data of an Azure ML workspace, which only a cloud job mounts (and "
             f"then sets ${variable}); here give a local or mounted path."
         )
-    return _local(Path(path), path, f"{key} ({spec}, ${variable})")
+    return _local(Path(path), path, f"{key} ({spec}, ${variable})", split)

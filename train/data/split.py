@@ -31,7 +31,7 @@ def hold_out(folder: Path, share: float) -> tuple[int, int]:
     """
     train, validation = folder / "train.parquet", folder / "validation.parquet"
     hashes = np.concatenate([np.zeros(0, np.uint64), *map(prompts, batches(train))])
-    held = _chosen(hashes, share)
+    held = chosen(hashes, share)
     if not len(held):
         return len(hashes), 0
     train_part, validation_part = (Path(f"{path}.part") for path in (train, validation))
@@ -57,12 +57,15 @@ def hold_out(folder: Path, share: float) -> tuple[int, int]:
     return written[0], written[1]
 
 
-def _chosen(hashes: Any, share: float) -> Any:
-    """The prompts to hold out, as hashes: those with the smallest, up to the wanted rows."""
+def chosen(hashes: Any, share: float, least: int = 1) -> Any:
+    """The prompts to hold out, as hashes: those with the smallest, up to the wanted rows.
+
+    `least` is how many rows are wanted whatever the share of them.
+    """
     distinct, rows = np.unique(hashes, return_counts=True)
     if share <= 0 or len(distinct) < 2:
         return distinct[:0]
-    wanted = min(max(round(share * len(hashes)), 1), MOST_ROWS)
+    wanted = min(max(round(share * len(hashes)), least), MOST_ROWS)
     small = rows <= wanted
     if not small.any():
         return distinct[[rows.argmin()]]

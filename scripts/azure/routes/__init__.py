@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from scripts.azure.client import Cloud
 
 REHEARSAL_COST = "nothing"
+OPENAI_JOB = "ftjob-"
+"""How the name of a job of Azure OpenAI begins."""
+KINDS = {
+    "Command": "command_job",
+    "Pipeline": "registry_pipeline",
+    "FineTuning": "finetuning_job",
+}
+"""The route of a job of Azure ML, by its jobType."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class Cost:
 
     line: str
     """`costs at most $27.92 (1 x 4 h x $6.98)`."""
+    warnings: tuple[str, ...] = ()
+    """What may come in the way all the same, such as too little quota; one line each."""
     unknown: str = ""
     """Which price is not known and how to give it, as one sentence; then nothing is started."""
 
@@ -156,8 +166,39 @@ class Route(Protocol):
 
 def of(recipe: Recipe) -> Route:
     """The route that the recipe names."""
-    module: Any = importlib.import_module(f"scripts.azure.routes.{recipe.cloud.route}")
+    return _module(recipe.cloud.route)
+
+
+def of_job(cloud: "Cloud", recipe: Recipe, job: str) -> Route:
+    """The route of the job of that name, whatever the recipe's; the recipe's where `job` is empty.
+
+    UsageError for a job of Azure OpenAI where the recipe is not one for it: only the recipe says
+    which resource it is in.
+    """
+    from scripts.azure import jobs
+
+    if not job:
+        return of(recipe)
+    if job.startswith(OPENAI_JOB):
+        if recipe.cloud.route != "azure_openai":
+            raise UsageError(
+                f"{job} is a job of Azure OpenAI: add RECIPE=… of its recipe, which says in which "
+                "resource it is."
+            )
+        return of(recipe)
+    return _module(KINDS.get(jobs.find(cloud, job).kind, "command_job"))
+
+
+def _module(name: str) -> Route:
+    module: Any = importlib.import_module(f"scripts.azure.routes.{name}")
     return module  # type: ignore[no-any-return] # tests/scripts/azure/routes holds it to the protocol
+
+
+def text(planned: Planned) -> str:
+    """The plan for people."""
+    from scripts.azure.texts import columns
+
+    return "\n".join(columns(planned.rows))
 
 
 def agree(planned: Planned, what: str, yes: bool) -> None:
@@ -174,5 +215,7 @@ def agree(planned: Planned, what: str, yes: bool) -> None:
     cost = planned.train if what == "train" else planned.deploy
     if cost.unknown:
         raise UsageError(cost.unknown)
+    for line in cost.warnings:
+        say(line)
     say(f"cost:   {cost.line}")
     consent.ask("Go on?", yes)

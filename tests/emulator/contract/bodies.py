@@ -41,6 +41,73 @@ def job(**properties: Any) -> Body:
     }
 
 
+ROWS = "azureml://datastores/workspaceblobstore/paths/LocalUpload/0/train.jsonl"
+CATALOG = "azureml://registries/azureml"
+
+
+def pipeline(**properties: Any) -> Body:
+    """A pipeline job around a registry's component, as the SDK sends it."""
+    step = {
+        "name": "chat",
+        "type": "pipeline",
+        "inputs": {
+            "mlflow_model_path": {
+                "uri": f"{CATALOG}/models/Phi-4/versions/8",
+                "job_input_type": "mlflow_model",
+            },
+            "train_file_path": {"uri": ROWS, "job_input_type": "uri_file"},
+            "num_train_epochs": {"value": "1", "job_input_type": "literal"},
+        },
+        "outputs": {
+            "mlflow_model_folder": {"value": "${{parent.outputs.trained_model}}", "type": "literal"}
+        },
+        "_source": "REMOTE.REGISTRY",
+        "componentId": f"{CATALOG}/components/chat_completion_pipeline/versions/0.0.82",
+    }
+    return {
+        "properties": {
+            "jobType": "Pipeline",
+            "displayName": "chat",
+            "experimentName": "chat",
+            "jobs": {"chat": step},
+            "inputs": {},
+            "outputs": {"trained_model": {"jobOutputType": "mlflow_model"}},
+            "settings": {
+                "default_compute": f"{WORKSPACE}/computes/serverless",
+                "force_rerun": True,
+                "_source": "DSL",
+            },
+            "tags": {"homeport": "1"},
+            **properties,
+        }
+    }
+
+
+def finetuning(**properties: Any) -> Body:
+    """A fine-tuning job on machines of the catalog's choice, as the SDK sends it."""
+    rows = {"uri": ROWS, "jobInputType": "uri_file"}
+    return {
+        "properties": {
+            "jobType": "FineTuning",
+            "fineTuningDetails": {
+                "taskType": "TextCompletion",
+                "modelProvider": "Custom",
+                "model": {
+                    "uri": f"{CATALOG}/models/mistralai-Mistral-7B-v01/versions/20",
+                    "jobInputType": "mlflow_model",
+                },
+                "trainingData": rows,
+                "validationData": rows,
+                "hyperParameters": {"num_train_epochs": "1", "learning_rate": "0.00002"},
+            },
+            "outputs": {"registered_model": {"assetName": "mine", "jobOutputType": "mlflow_model"}},
+            "resources": {"instanceTypes": ["Standard_NC96ads_A100_v4"]},
+            "queueSettings": {"jobTier": "Standard"},
+            **properties,
+        }
+    }
+
+
 def job_answer(name: str = "job1") -> Body:
     """The job as the service answers it: Starting, with its services and its own output."""
     made = job(

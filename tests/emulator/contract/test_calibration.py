@@ -10,6 +10,8 @@ from tests.emulator.contract.bodies import HISTORY, WORKSPACE
 
 ACCEPTED = {
     "a command job": ("jobs/job1", "2025-01-01-preview", bodies.job()),
+    "a pipeline job": ("jobs/job1", "2024-01-01-preview", bodies.pipeline()),
+    "a fine-tuning job": ("jobs/job1", "2024-10-01-preview", bodies.finetuning()),
     "enum values in any case": (
         "jobs/job1",
         "2025-01-01-preview",

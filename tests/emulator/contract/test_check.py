@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from emulator.contract import check_request, check_response, versions
+from emulator.contract import check_request, check_response, known, versions
 from emulator.contract.check import FOLDER
 from tests.emulator.contract import bodies
 from tests.emulator.contract.bodies import WORKSPACE, Body
 
 JOB = (f"{WORKSPACE}/jobs/job1", "2025-01-01-preview")
+PIPELINE = (f"{WORKSPACE}/jobs/job2", "2024-01-01-preview")
+FINETUNING = (f"{WORKSPACE}/jobs/job3", "2024-10-01-preview")
 ENDPOINT = (f"{WORKSPACE}/onlineEndpoints/endpoint", "2022-02-01-preview")
 DEPLOYMENT = (f"{WORKSPACE}/onlineEndpoints/endpoint/deployments/blue", "2023-04-01-preview")
 ENVIRONMENT = (f"{WORKSPACE}/environments/serve/versions/1", "2023-04-01-preview")
@@ -22,6 +24,8 @@ COMPUTE = (f"{WORKSPACE}/computes/cpu-cluster", "2023-08-01-preview")
 
 BODIES: dict[tuple[str, str], Callable[..., Body]] = {
     JOB: bodies.job,
+    PIPELINE: bodies.pipeline,
+    FINETUNING: bodies.finetuning,
     ENDPOINT: bodies.endpoint,
     DEPLOYMENT: bodies.deployment,
     ENVIRONMENT: bodies.environment,
@@ -40,6 +44,11 @@ MUTATIONS: dict[str, list[tuple[tuple[str, str], str, object, str]]] = {
         (JOB, "properties.outputs.model.jobOutputType", GONE, "Required property 'jobOutputType'"),
         (JOB, "properties.inputs.train.uri", GONE, "Required property 'uri'"),
         (JOB, "properties", GONE, "Required property 'properties'"),
+        (PIPELINE, "properties.outputs.trained_model.jobOutputType", GONE, "'jobOutputType'"),
+        (FINETUNING, "properties.fineTuningDetails", GONE, "'fineTuningDetails'"),
+        (FINETUNING, "properties.fineTuningDetails.trainingData", GONE, "'trainingData'"),
+        (FINETUNING, "properties.fineTuningDetails.modelProvider", GONE, "'modelProvider'"),
+        (FINETUNING, "properties.outputs", None, "Required property 'outputs'"),
         (ENDPOINT, "location", GONE, "Required property 'location'"),
         (ENDPOINT, "properties.authMode", GONE, "Required property 'authMode'"),
         (ENVIRONMENT, "properties.inferenceConfig.scoringRoute.port", GONE, "'port'"),
@@ -51,6 +60,9 @@ MUTATIONS: dict[str, list[tuple[tuple[str, str], str, object, str]]] = {
         (JOB, "properties.limits.maxHours", 1, "'maxHours' on object of type 'CommandJobLimits'"),
         (JOB, "properties.inputs.train.path", "x", "'path' on object of type 'UriFileJobInput'"),
         (JOB, "kind", "x", "'kind' on object of type 'JobBase'"),
+        (PIPELINE, "properties.limits", {"timeout": "PT1H"}, "'limits' on object of type 'Pipel"),
+        (FINETUNING, "properties.limits", {"timeout": "PT1H"}, "'limits' on object of type"),
+        (FINETUNING, "properties.fineTuningDetails.seed", 1, "'CustomModelFineTuning'"),
         (DEPLOYMENT, "properties.requestSettings.timeout", "PT1M", "'timeout'"),
         (DEPLOYMENT, "properties.livenessProbe.path", "/", "'path' on object of type"),
         (ENVIRONMENT, "properties.inferenceConfig.livenessRoute.url", "/", "'url'"),
@@ -63,6 +75,8 @@ MUTATIONS: dict[str, list[tuple[tuple[str, str], str, object, str]]] = {
         (JOB, "properties.resources.instanceCount", "one", "to type 'int'"),
         (JOB, "properties.limits.timeout", "3600s", "to type 'duration'"),
         (JOB, "properties.limits.timeout", 3600, "to type 'duration'"),
+        (FINETUNING, "properties.fineTuningDetails.taskType", "Sums", "to type 'FineTuningTaskT"),
+        (FINETUNING, "properties.queueSettings.jobTier", "Cheap", "to type 'JobTier'"),
         (ENDPOINT, "properties.authMode", "Password", "to type 'EndpointAuthMode'"),
         (COMPUTE, "properties.properties.vmPriority", "Spot", "to type 'VmPriority'"),
         (DATA, "properties.isAnonymous", "maybe", "to type 'bool'"),
@@ -70,6 +84,7 @@ MUTATIONS: dict[str, list[tuple[tuple[str, str], str, object, str]]] = {
     "a wrong subtype": [
         (JOB, "properties.jobType", "Batch", 'converting value "Batch"'),
         (JOB, "properties.jobType", "Sweep", "'Sweep' is not rehearsed here"),
+        (FINETUNING, "properties.fineTuningDetails.modelProvider", "Meta", "'FineTuningVertical'"),
         (JOB, "properties.distribution.distributionType", "Horovod", "'DistributionConfiguration'"),
         (
             DEPLOYMENT,
@@ -80,6 +95,9 @@ MUTATIONS: dict[str, list[tuple[tuple[str, str], str, object, str]]] = {
         (COMPUTE, "properties.computeType", "Cluster", "to type 'Compute'"),
     ],
     "a wrong kind": [
+        (PIPELINE, "properties.jobs", [], "Expected an object. Path 'properties.jobs'"),
+        (FINETUNING, "properties.resources.instanceTypes", "one", "Expected an array"),
+        (FINETUNING, "properties.fineTuningDetails.hyperParameters", ["a"], "Expected an object"),
         (JOB, "properties.outputs", [], "Expected an object. Path 'properties.outputs'"),
         (JOB, "properties.command", ["python", "train.py"], "Unexpected character"),
         (JOB, "properties.limits", "PT1H", "Expected an object of type 'CommandJobLimits'"),
@@ -205,9 +223,34 @@ def test_lists_are_checked_item_by_item() -> None:
     assert sentence.endswith("Path 'value[1].properties.exitCode'.")
 
 
+def test_an_older_version_answers_without_the_members_that_it_lacks() -> None:
+    path, body = FINETUNING[0], bodies.resource(FINETUNING[0], bodies.finetuning())
+    older = known("GET", path, "2024-01-01-preview", 200, body)
+    assert "resources" in body["properties"]
+    assert not {"resources", "queueSettings"} & set(older["properties"])
+    assert older["properties"]["fineTuningDetails"] == body["properties"]["fineTuningDetails"]
+    assert check_response("GET", path, "2024-01-01-preview", 200, older) == []
+    listed = known("GET", f"{WORKSPACE}/jobs", "2024-01-01-preview", 200, {"value": [body]})
+    assert listed["value"] == [older]
+    assert known("GET", path, "2024-10-01-preview", 200, body) == body
+    assert known("GET", "/discovery", "", 200, body) == body
+
+
+def test_a_registry_is_asked_below_the_front_of_its_region() -> None:
+    arm = WORKSPACE.replace("workspaces/homeport", "registries/azureml")
+    path = f"/mferp/managementfrontend{arm}/models/Phi-4/versions"
+    assert check_request("GET", path, "2021-10-01-dataplanepreview", None) == []
+    (sentence,) = check_request("GET", path, "2023-08-01-preview", None)
+    assert "for type 'registries/models/versions'" in sentence
+    wrong = {"value": [{"properties": {"modelUri": "https://…", "modelPath": "x"}}]}
+    (sentence,) = check_response("GET", path, "2021-10-01-dataplanepreview", 200, wrong)
+    assert "'modelPath' on object of type 'ModelVersionDetails'" in sentence
+
+
 def test_the_contract_knows_every_version_that_the_sdk_sends() -> None:
     """Those of the request log of azure-ai-ml 1.34.1 and 1.35.2."""
     assert versions() == [
+        "2021-10-01-dataplanepreview",
         "2022-02-01-preview",
         "2023-04-01",
         "2023-04-01-preview",

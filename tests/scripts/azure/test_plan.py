@@ -12,6 +12,7 @@ import yaml
 
 from emulator.server import Server
 from scripts.azure import images, plan, prices, specs
+from scripts.azure.routes import agree, text
 from scripts.azure.written import write
 from scripts.errors import UsageError
 from tests import local_azure
@@ -38,7 +39,11 @@ def recipe(**cloud: object) -> Recipe:
 
 
 def rows(made: plan.Plan) -> str:
-    return " ".join(plan.text(made).split())
+    return " ".join(text(plan.planned(made)).split())
+
+
+def confirm(made: plan.Plan, yes: bool, what: str = "train") -> None:
+    agree(plan.planned(made), what, yes)
 
 
 def test_the_ceiling_is_machines_times_hours_times_price() -> None:
@@ -99,7 +104,7 @@ def test_a_price_that_is_not_known_is_asked_for_and_never_guessed(
     assert "write instances: {Standard_E4s_v3: {per_hour: …}}" in rows(made)
     for what in ("train", "deploy"):
         with pytest.raises(UsageError, match="is not known: write"):
-            plan.confirm(made, True, what)
+            confirm(made, True, what)
     with pytest.raises(UsageError, match="is not known: write"):
         plan.ceiling(recipe())
 
@@ -132,7 +137,7 @@ class Terminal(io.StringIO):
 
 
 def test_yes_agrees_and_the_cost_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    plan.confirm(plan.build(recipe(), PATH), True)
+    confirm(plan.build(recipe(), PATH), True)
     assert "costs at most $0.25 (1 x 1 h x $0.252)" in capsys.readouterr().err
 
 
@@ -142,21 +147,21 @@ def test_anything_but_yes_on_a_terminal_starts_nothing(
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     with pytest.raises(UsageError):
-        plan.confirm(plan.build(recipe(), PATH), False)
+        confirm(plan.build(recipe(), PATH), False)
 
 
 def test_yes_on_a_terminal_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("Yes\n"))
-    plan.confirm(plan.build(recipe(), PATH), False, "deploy")
+    confirm(plan.build(recipe(), PATH), False, "deploy")
     assert "$0.25 per hour" in capsys.readouterr().err
 
 
 def test_without_a_terminal_yes_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
     with pytest.raises(UsageError, match="YES=1"):
-        plan.confirm(plan.build(recipe(), PATH), False)
+        confirm(plan.build(recipe(), PATH), False)
 
 
 def test_a_rehearsal_costs_nothing_so_nobody_is_asked(
@@ -164,7 +169,7 @@ def test_a_rehearsal_costs_nothing_so_nobody_is_asked(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     made = dataclasses.replace(plan.build(recipe(), PATH), label="rehearsed, not Azure")
-    plan.confirm(made, False)
+    confirm(made, False)
     assert "nothing (rehearsed, not Azure)" in capsys.readouterr().err
 
 
@@ -173,7 +178,7 @@ def test_too_little_quota_is_said_before_anything_starts(
 ) -> None:
     made = plan.build(recipe(), PATH)
     short = tuple(dataclasses.replace(q, limit=2, used=1) for q in made.quota)
-    plan.confirm(dataclasses.replace(made, quota=short), True)
+    confirm(dataclasses.replace(made, quota=short), True)
     said = capsys.readouterr().err
     assert "train needs 4 of standardESv3Family (1 x 4 cores), but only 1 of 2 are free" in said
     assert "deploy needs" not in said
