@@ -33,8 +33,10 @@ track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C 
 	@$(RUN) scripts.track
 
 ##@ Cloud
-.PHONY: cloud-plan cloud-push cloud-stage cloud-train cloud-logs cloud-cancel cloud-download
+.PHONY: advise cloud-plan cloud-push cloud-stage cloud-train cloud-logs cloud-cancel cloud-download
 .PHONY: cloud-deploy cloud-rollback cloud-key cloud-status cloud-down cloud-smoke
+advise: cloud-setup ## Which ways to fine-tune are open to a recipe today, and what each costs  [RECIPE=…]
+	@$(RUN) scripts.advise
 cloud-plan: cloud-setup ## What would run on Azure, for how long, and what that can cost  [RECIPE=…] [SPECS=folder]
 	@$(RUN) scripts.cloud_plan
 cloud-push: cloud-setup ## Push both images to the workspace's registry, unless it has them  [PUSH=build builds there]

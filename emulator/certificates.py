@@ -27,6 +27,7 @@ HOSTS = (
     "*.blob.core.windows.net",
     "*.azurecr.io",
     "*.vault.azure.net",
+    "*.openai.azure.com",
     "localhost",
     "127.0.0.1",
 )

@@ -55,8 +55,9 @@ class Computes:
             if fault := self._azure.faults.take("failed_provisioning", path=request.path):
                 raise Refusal(400, "ComputeAllocationFailed", fault.cause or "No nodes were had.")
 
+        answer = self._shown(request.path)
         headers = self._azure.operations.start(request.api_version, provision, target=request.path)
-        return Reply(200 if before else 201, self._shown(request.path), headers)
+        return Reply(200 if before else 201, answer, headers)
 
     def get(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET."""

@@ -1,4 +1,4 @@
-"""Entra ID for one application: discovery documents and tokens by its client secret.
+"""Entra ID for one application, which two tenants know: discovery documents and tokens by its client secret.
 
 What azure-identity's ClientSecretCredential and DefaultAzureCredential (through the environment)
 ask. People cannot log in here: there is no browser page and no device code.
@@ -11,6 +11,7 @@ from typing import Any
 
 from emulator.azure import Azure
 from emulator.http import Reply, Request, Route
+from emulator.tenants import ABROAD
 from emulator.tokens import SECONDS
 
 HOST = "login.microsoftonline.com"
@@ -18,7 +19,7 @@ LOGIN = r"login\.microsoftonline\.com"
 
 
 class Entra:
-    """Answers for one tenant."""
+    """Answers for the two tenants."""
 
     def __init__(self, azure: Azure) -> None:
         self._tenant = azure.settings.tenant
@@ -58,7 +59,8 @@ class Entra:
     def token(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """POST /TENANT/oauth2/v2.0/token, grant client_credentials."""
         form = dict(urllib.parse.parse_qsl(request.body.decode(errors="replace")))
-        if groups["tenant"].lower() != self._tenant:
+        tenant = groups["tenant"].lower()
+        if tenant not in (self._tenant, ABROAD):
             return _error("invalid_request", f"AADSTS90002: Tenant '{groups['tenant']}' not found.")
         if form.get("grant_type") != "client_credentials":
             grant = form.get("grant_type", "")
@@ -87,7 +89,12 @@ class Entra:
                 "token_type": "Bearer",
                 "expires_in": SECONDS,
                 "ext_expires_in": SECONDS,
-                "access_token": self._tokens.issue(scope.rstrip("/"), self._tokens.client_id),
+                "access_token": self._tokens.issue(
+                    scope.rstrip("/"),
+                    self._tokens.client_id,
+                    iss=f"https://sts.windows.net/{tenant}/",
+                    tid=tenant,
+                ),
             },
             {"Cache-Control": "no-store"},
         )

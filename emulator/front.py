@@ -17,7 +17,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from emulator import contract
+from emulator import contract, tenants
 from emulator.azure import Azure
 from emulator.certificates import Certificates
 from emulator.http import API, ARM, Dropped, Refusal, Reply, Request, Route
@@ -41,6 +41,7 @@ MODULES = (
     "endpoints",
     "deployments",
     "scoring",
+    "openai",
 )
 AUDIENCES = (
     "https://management.azure.com",
@@ -126,7 +127,8 @@ class Front(ThreadingHTTPServer):
             if not re.fullmatch(f"{ARM}|{API}", request.host):
                 return route.handler(request, groups)
             if request.path != DISCOVERY:
-                self.azure.tokens.require(request, *AUDIENCES)
+                claims = self.azure.tokens.require(request, *AUDIENCES)
+                tenants.require(self.azure, claims, request.path)
             self._require_workspace(groups.get("workspace_id"))
             check_request(self.azure, request)
             try:

@@ -56,6 +56,8 @@ SECRET_KEYS = {
     "environmentvariables",
     "sastoken",
     "key",
+    "key1",
+    "key2",
     "keyvalue",
     "primarykey",
     "secondarykey",
@@ -68,6 +70,7 @@ SECRET_KEYS = {
     "connectionstring",
 }
 """Members whose value is never kept, in lower case; of a map, its values."""
+OPENAI_NAMES = re.compile(r"(files(?!/import)|uploads|parts|jobs|deployments|models)/[^/]+")
 VAULT = re.compile(r"[^.]+\.vault\.azure\.net")
 SIGNATURE = re.compile(r"\b(sig|code)=[^&\s\"']+")
 HIDDEN = "…"
@@ -105,7 +108,9 @@ def shape(request: Request) -> str:
         path = re.sub(r"(uploads|blobs|manifests)/.+", r"\1/*", path)
     elif request.host.endswith(".vault.azure.net"):
         path = "/secrets/*"
-    host = re.sub(r"^[^.]+\.(?=.*\.inference\.|api\.|azurecr|vault)", "*.", request.host)
+    elif request.host.endswith(".openai.azure.com"):
+        path = OPENAI_NAMES.sub(r"\1/*", path)
+    host = re.sub(r"^[^.]+\.(?=.*\.inference\.|api\.|azurecr|vault|openai)", "*.", request.host)
     return f"{request.method} {host} {path} {request.api_version}".rstrip()
 
 

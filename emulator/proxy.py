@@ -31,6 +31,7 @@ ALLOWED = (
     r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com",
     r"[a-z0-9]+\.azurecr\.io",
     r"[a-z0-9-]+\.vault\.azure\.net",
+    r"[a-z0-9-]+\.openai\.azure\.com",
 )
 """Host patterns that the TLS server answers for."""
 BLOCK = 1 << 16

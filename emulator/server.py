@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from emulator import certificates, contract, serving, vault, workspace
+from emulator import certificates, contract, openai, serving, vault, workspace
 from emulator.azure import Azure, Settings
 from emulator.faults import Fault, Faults, Kind
 from emulator.front import Front
@@ -73,6 +73,7 @@ class Server:
 
     def close(self) -> None:
         """End both ports, and what jobs and deployments still run."""
+        openai.close(self.azure)
         serving.close(self.azure)
         self.azure.nodes.close()
         for port in (self._proxy, self._front):

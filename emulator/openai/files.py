@@ -108,9 +108,7 @@ def find(account: Account, file_id: str) -> StoredFile:
     return found
 
 
-def create(
-    azure: Azure, account: Account, request: Request, groups: Mapping[str, str]
-) -> Reply:
+def create(azure: Azure, account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
     """POST files: a form with `purpose` and `file`."""
     form = form_of(request)
     filename, data = _field(form, "file")
@@ -148,9 +146,7 @@ def delete(account: Account, request: Request, groups: Mapping[str, str]) -> Rep
     return Reply(200, {"object": "file", "id": kept.id, "deleted": True})
 
 
-def import_(
-    azure: Azure, account: Account, request: Request, groups: Mapping[str, str]
-) -> Reply:
+def import_(azure: Azure, account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
     """POST files/import: the service itself reads `content_url`."""
     given = request.json()
     for name in ("purpose", "filename", "content_url"):
@@ -193,9 +189,7 @@ def add_part(account: Account, request: Request, groups: Mapping[str, str]) -> R
     return Reply(201, part)
 
 
-def complete(
-    azure: Azure, account: Account, request: Request, groups: Mapping[str, str]
-) -> Reply:
+def complete(azure: Azure, account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
     """POST uploads/ID/complete: the parts, in the order that is asked for, make the file."""
     upload = _pending(account, groups["upload"])
     wanted = request.json()["part_ids"]
@@ -304,7 +298,9 @@ def _download(azure: Azure, url: str, target: Path) -> str:
         return f"The URL cannot be read: it answers {answer.status} {answer.reason}."
     with target.open("wb") as file:
         shutil.copyfileobj(answer, file)
-    return "" if target.stat().st_size < MOST_BYTES else "The file must be less than 512 MB in size."
+    return (
+        "" if target.stat().st_size < MOST_BYTES else "The file must be less than 512 MB in size."
+    )
 
 
 def _get(azure: Azure, host: str, target: str) -> http.client.HTTPResponse:

@@ -14,7 +14,7 @@ from typing import Any
 
 from emulator.azure import Azure
 from emulator.http import Refusal, Reply, Request, Route
-from emulator.openai import accounts, files, plane, training
+from emulator.openai import accounts, plane, results, training
 from emulator.openai.accounts import MODELS, Account
 from emulator.openai.plane import clock, page
 
@@ -48,11 +48,26 @@ class Job:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     canceled: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+    _status: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, status: str) -> bool:
+        """Keep a status, unless it has ended: what was cancelled does not fail or succeed later."""
+        with self._status:
+            if self.status in ENDED:
+                return False
+            self.status = status
+            if status in ENDED:
+                self.finished = clock()
+                self.events.append(results.event(f"Job {status}."))
+            return True
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
         method = (self.given.get("method") or {}).get("supervised") or {}
-        return {**(self.given.get("hyperparameters") or {}), **(method.get("hyperparameters") or {})}
+        return {
+            **(self.given.get("hyperparameters") or {}),
+            **(method.get("hyperparameters") or {}),
+        }
 
     @property
     def epochs(self) -> int:
@@ -93,9 +108,7 @@ class Job:
         }
 
 
-def create(
-    azure: Azure, account: Account, request: Request, groups: Mapping[str, str]
-) -> Reply:
+def create(azure: Azure, account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
     """POST fine_tuning/jobs."""
     given = request.json()
     kind = _training_type(account, given)

@@ -29,7 +29,9 @@ PAGE = 20
 Handler = Callable[[Account, Request, Mapping[str, str]], Reply]
 
 
-def route(azure: Azure, method: str, path: str, handler: Handler, *, v1: bool | None = None) -> Route:
+def route(
+    azure: Azure, method: str, path: str, handler: Handler, *, v1: bool | None = None
+) -> Route:
     """Answers `method` on the path below /openai and /openai/v1, or below one of them only."""
     base = {None: "/openai(?P<v1>/v1)?", True: "/openai(?P<v1>/v1)", False: "/openai(?P<v1>)"}[v1]
 

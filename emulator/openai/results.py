@@ -23,7 +23,9 @@ COLUMNS = (
 """Of results.csv, as Azure's fine-tuning guide lists them."""
 
 
-def event(message: str, *, level: str = "info", data: dict[str, Any] | None = None) -> dict[str, Any]:
+def event(
+    message: str, *, level: str = "info", data: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """One event; `data` makes it one of metrics."""
     return {
         "object": "fine_tuning.job.event",
@@ -51,7 +53,9 @@ def step_events(losses: tuple[Step, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def checkpoint(job: str, model: str, number: int, reached: Checkpoint, *, last: bool) -> dict[str, Any]:
+def checkpoint(
+    job: str, model: str, number: int, reached: Checkpoint, *, last: bool
+) -> dict[str, Any]:
     """One checkpoint; the last one of a job is the model itself."""
     metrics: dict[str, float] = {"step": float(number), "train_loss": reached.train_loss}
     if reached.valid_loss is not None:

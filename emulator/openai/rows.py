@@ -1,8 +1,8 @@
 """What a file of rows has to be, and the same rows as a training of ours reads them.
 
-    rows.encoding_flaw(path)       why the file is none at all: no mark of UTF-8, no JSON
-    rows.flaws(path)               what is wrong with the examples; empty where they can be trained
-    rows.rewrite(path, target)     without the mark, images left out; the number of characters
+rows.encoding_flaw(path)       why the file is none at all: no mark of UTF-8, no JSON
+rows.flaws(path)               what is wrong with the examples; empty where they can be trained
+rows.rewrite(path, target)     without the mark, images left out; the number of characters
 """
 
 import codecs
@@ -49,7 +49,9 @@ def flaws(path: Path, *, least: int = LEAST) -> list[str]:
         if len(found) < MOST_TOLD:
             found += [f"Line {number}, {flaw}" for flaw in _row_flaws(row)]
     if count < least:
-        found.insert(0, f"The file has {count} example(s), but must have at least {least} examples.")
+        found.insert(
+            0, f"The file has {count} example(s), but must have at least {least} examples."
+        )
     return found[:MOST_TOLD]
 
 
@@ -99,7 +101,7 @@ def _row_flaws(row: dict[str, Any]) -> Iterator[str]:
         if not isinstance(message.get("content"), str | list) and not called:
             yield f'{at} "content": must be a string or a list of parts.'
     if not any(isinstance(m, dict) and m.get("role") == "assistant" for m in messages):
-        yield "key \"messages\": must have a message of the assistant."
+        yield 'key "messages": must have a message of the assistant.'
 
 
 def _words(parts: list[Any]) -> str:

@@ -18,7 +18,6 @@ from emulator import tuning
 from emulator.azure import Azure
 from emulator.openai import files, results, rows
 from emulator.openai.accounts import Account, TunedModel
-from emulator.openai.plane import clock
 from emulator.tuning import Tuned, TuningCanceled, TuningError, Wanted
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def start(azure: Azure, account: Account, job: "Job") -> None:
 def cancel(job: "Job") -> None:
     """Ask for its end. It counts as cancelled at once; its programs end soon after."""
     job.canceled.set()
-    _end(job, "cancelled")
+    job.note("cancelled")
 
 
 def _run(azure: Azure, account: Account, job: "Job") -> None:
@@ -64,7 +63,7 @@ def _run(azure: Azure, account: Account, job: "Job") -> None:
         finally:
             account.turn.release()
     except TuningCanceled:
-        _end(job, "cancelled")
+        job.note("cancelled")
     except Invalid as flaw:
         _fail(job, "invalidTrainingFile", str(flaw), flaw.param)
     except TuningError as problem:
@@ -76,9 +75,8 @@ def _run(azure: Azure, account: Account, job: "Job") -> None:
 
 def _train(azure: Azure, account: Account, job: "Job") -> None:
     tell = _teller(job)
-    if job.canceled.is_set():
-        raise TuningCanceled("The job was cancelled.")
-    job.status = "running"
+    if not job.note("running"):
+        return
     tell("Job started.")
     tell("Preprocessing started.")
     folder = account.folder / "jobs" / job.id
@@ -89,7 +87,11 @@ def _train(azure: Azure, account: Account, job: "Job") -> None:
         validation, _ = _prepare(account, job, "validation_file", folder)
         tell("Preprocessing completed for file validation file.")
     tell("Training started.")
-    with (folder / "log.txt").open("ab") as log:
+    with (folder / "log.txt").open("ab", buffering=0) as log:
+
+        def keep(text: bytes) -> None:
+            log.write(text)
+
         tuned = tuning.tune(
             azure,
             Wanted(
@@ -101,7 +103,7 @@ def _train(azure: Azure, account: Account, job: "Job") -> None:
                 checkpoints=True,
             ),
             canceled=job.canceled,
-            log=lambda text: (log.write(text), log.flush())[1],
+            log=keep,
         )
     if job.canceled.is_set():
         raise TuningCanceled("The job was cancelled.")
@@ -111,7 +113,7 @@ def _train(azure: Azure, account: Account, job: "Job") -> None:
     job.trained_tokens = characters // CHARACTERS * job.epochs
     _keep(account, job, tuned)
     tell(f"Completed results file: {job.result_files[0]}")
-    _end(job, "succeeded")
+    job.note("succeeded")
 
 
 def _prepare(account: Account, job: "Job", param: str, folder: Path) -> tuple[Path, int]:
@@ -150,14 +152,6 @@ def _teller(job: "Job") -> Callable[[str], None]:
 
 
 def _fail(job: "Job", code: str, sentence: str, param: str | None = None) -> None:
-    if job.finished is None:
+    if job.note("failed"):
         job.error = {"code": code, "message": sentence, "param": param}
         job.events.append(results.event(sentence, level="error"))
-    _end(job, "failed")
-
-
-def _end(job: "Job", status: str) -> None:
-    """Once: what was cancelled does not fail or succeed later."""
-    if job.finished is None:
-        job.status, job.finished = status, clock()
-        job.events.append(results.event(f"Job {status}."))

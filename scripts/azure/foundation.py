@@ -153,6 +153,11 @@ def known(recipe: Recipe) -> Foundation | None:
     )
 
 
+def names() -> tuple[str, ...]:
+    """What azure/catalog.yml knows, each as `registry/name`."""
+    return tuple(_catalog())
+
+
 def of_entity(entity: Any, registry: str, base: Foundation | None = None) -> Foundation:
     """The SDK's entity of a model, over what is known of it otherwise."""
     tags = {str(key): str(value) for key, value in (entity.tags or {}).items()}

@@ -29,7 +29,7 @@ TIMEOUTS = Timeouts(generation_seconds=85, request_timeout_ms=90_000)
 SMOKE_PROMPT = "Hello"
 MAX_NEW_TOKENS = 256
 """Of a request that asks nothing else."""
-IMAGE = "Azure's own, as the model's MLflow files ask for it"
+IMAGE = "Azure's own image, as the model's MLflow files ask for it"
 
 
 def serving_cost(recipe: Recipe) -> Cost:

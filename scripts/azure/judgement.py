@@ -12,7 +12,6 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from scripts.azure import foundation, prices
@@ -134,13 +133,11 @@ TITLES: Mapping[RouteName, str] = {
 
 def judge(recipe: Recipe, facts: Facts) -> tuple[Verdict, ...]:
     """All four, in the order of ROUTES."""
-    return tuple(
-        [
-            _command_job(recipe, facts),
-            _catalog(recipe, facts, "registry_pipeline"),
-            _catalog(recipe, facts, "finetuning_job"),
-            _openai(recipe, facts),
-        ]
+    return (
+        _command_job(recipe, facts),
+        _catalog(recipe, facts, "registry_pipeline"),
+        _catalog(recipe, facts, "finetuning_job"),
+        _openai(recipe, facts),
     )
 
 
@@ -182,13 +179,12 @@ def of_base(recipe: Recipe) -> str:
         return recipe.cloud.model
     base = recipe.model.base
     called = {_plain(base), _plain(base.rpartition("/")[2])}
-    return next(
-        (name for name in foundation.catalog() if _plain(name.rpartition("/")[2]) in called), ""
-    )
+    there = (name for name in foundation.names() if _plain(name.rpartition("/")[2]) in called)
+    return next(there, "")
 
 
 def openai_name(recipe: Recipe) -> str:
-    """The model of Azure OpenAI that the recipe starts from, or could; empty where there is none."""
+    """The model of Azure OpenAI that the recipe starts from, or could; empty: none."""
     if recipe.cloud.route == "azure_openai":
         return recipe.cloud.model
     base = recipe.model.base
@@ -236,7 +232,7 @@ def _command_job(recipe: Recipe, facts: Facts) -> Verdict:
         return _closed("command_job", machine)
     reason = f"train/ takes {recipe.model.base}"
     change: tuple[str, ...] = ()
-    known = foundation.catalog_model(of_base(recipe))
+    known = _known(recipe, of_base(recipe))
     needed = foundation.gpu_gib(known, "train") if known and recipe.tuning == "lora" else 0
     if needed > machine.gpu_memory_gib * max(1, machine.gpus):
         better = _cheapest_with(needed)
@@ -259,7 +255,7 @@ def _catalog(recipe: Recipe, facts: Facts, route: RouteName) -> Verdict:
         return _closed(route, "it holds no base in 4 bits, and the recipe's tuning is qlora")
     if not name:
         return _closed(route, f"azure/catalog.yml knows no model of {recipe.model.base}")
-    model = facts.models.get(_bare(name)) or foundation.catalog_model(_bare(name))
+    model = facts.models.get(_bare(name)) or _known(recipe, name)
     if isinstance(model, str):
         return _closed(route, model)
     if model is None:
@@ -355,7 +351,7 @@ def _tokens(recipe: Recipe) -> int | None:
     from scripts.azure.openai import tokens
 
     path = ROOT / recipe.data.train
-    return tokens.estimate(path.stat().st_size).total if Path(path).is_file() else None
+    return tokens.estimate(path.stat().st_size).total if path.is_file() else None
 
 
 def _on_machine(
@@ -399,6 +395,16 @@ def _changed_to(change: Sequence[str], machine: str) -> str:
     prefix = "cloud.serve_instance_type="
     found = [line.removeprefix(prefix) for line in change if line.startswith(prefix)]
     return found[0] if found else machine
+
+
+def _known(recipe: Recipe, model: str) -> Foundation | None:
+    """What azure/catalog.yml knows of a model; None for an empty name too."""
+    return foundation.known(with_model(recipe, model)) if model else None
+
+
+def with_model(recipe: Recipe, model: str) -> Recipe:
+    """The recipe, as if it started from that model of a registry."""
+    return dataclasses.replace(recipe, cloud=dataclasses.replace(recipe.cloud, model=model))
 
 
 def _closed(route: RouteName, reason: str) -> Verdict:

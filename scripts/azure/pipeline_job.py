@@ -10,12 +10,23 @@ defaults (V100 machines, which are hardly to be had any more).
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.azure import download, foundation, jobs, models, names, parameters, registries, retry
+from scripts.azure import (
+    download,
+    foundation,
+    jobs,
+    models,
+    names,
+    parameters,
+    registries,
+    retry,
+    specs,
+)
 from scripts.azure.client import Cloud
 from scripts.azure.foundation import Foundation
 from scripts.azure.models import Registered
@@ -149,15 +160,18 @@ def build(
     from azure.ai.ml.dsl import pipeline
 
     names.check_job(name)
+    for talkative in specs.TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     settings = parts.recipe.cloud
     given = inputs(parts, files)
 
-    @pipeline()
     def fine_tuning() -> dict[str, Any]:
         step = parts.component(**given)
+        step.name = parts.component.name
         return {OUTPUT: step.outputs.mlflow_model_folder}
 
-    job: Any = fine_tuning()
+    made_of: Any = pipeline()  # the SDK's decorator has no types
+    job: Any = made_of(fine_tuning)()
     job.name = name
     job.display_name = parts.title
     job.experiment_name = parts.recipe.name

@@ -1,4 +1,4 @@
-"""The cloud path of every route in a fresh clone, against a local Azure, in containers and without."""
+"""Every route of the cloud in a fresh clone, against a local Azure: in containers, and without."""
 
 import json
 import shutil

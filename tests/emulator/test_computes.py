@@ -35,7 +35,7 @@ CLUSTER: dict[str, Any] = {
 
 def made(azure: Client) -> str:
     answer = azure.ask("PUT", "computes/gpu-cluster", CLUSTER, api=MODELS, expect=201)
-    assert answer["properties"]["provisioningState"] in ("Creating", "Succeeded")
+    assert answer["properties"]["provisioningState"] == "Creating"
     azure.settled()
     return str(answer["id"])
 
@@ -102,3 +102,32 @@ def test_a_cluster_without_quota_is_refused(azure: Client) -> None:
 
     assert answer["error"]["message"] == "No more H100 for you."
     made(azure)
+
+
+def test_a_cluster_whose_nodes_cannot_be_had_ends_as_failed(azure: Client) -> None:
+    azure.azure.faults.add(Fault(kind="failed_provisioning", path="/computes/", cause="No nodes."))
+    made(azure)
+    cluster = azure.ask("GET", "computes/gpu-cluster", api=MODELS)["properties"]
+    assert cluster["provisioningState"] == "Failed"
+
+
+def test_a_clusters_own_identity_has_an_object_id(azure: Client) -> None:
+    body = {**CLUSTER, "identity": {"type": "SystemAssigned"}}
+    azure.ask("PUT", "computes/gpu-cluster", body, api=MODELS, expect=201)
+    azure.settled()
+    identity = azure.ask("GET", "computes/gpu-cluster", api=MODELS)["identity"]
+    assert identity["tenantId"] == azure.azure.settings.tenant
+    assert len(identity["principalId"]) == 36
+
+
+def test_an_identity_of_its_own_name_keeps_its_object_id(azure: Client) -> None:
+    arm_id = f"{azure.azure.settings.group_id}/providers/Microsoft.ManagedIdentity/x/mine"
+    asked = {"type": "UserAssigned", "userAssignedIdentities": {arm_id: {}}}
+    seen = set()
+    for cluster in ("first-cluster", "second-cluster"):
+        body = {**CLUSTER, "identity": asked}
+        azure.ask("PUT", f"computes/{cluster}", body, api=MODELS, expect=201)
+        azure.settled()
+        identity = azure.ask("GET", f"computes/{cluster}", api=MODELS)["identity"]
+        seen.add(identity["userAssignedIdentities"][arm_id]["principalId"])
+    assert len(seen) == 1

@@ -120,6 +120,31 @@ def test_an_endpoints_identity_has_the_roles_that_azure_gives(bare: Server) -> N
     assert len(roles(settings.storage_id, settings.guid)) == 2  # one is the group's
 
 
+def test_a_machine_says_its_gpus_and_its_family(bare: Server) -> None:
+    path = f"/subscriptions/{bare.azure.settings.subscription}/providers"
+    path += "/Microsoft.MachineLearningServices/locations/eastus/"
+    sizes = {one["name"]: one for one in get(bare, f"{path}vmSizes", "2023-08-01-preview")["value"]}
+    assert sizes["Standard_NC96ads_A100_v4"]["gpus"] == 4
+    assert sizes["Standard_NC4as_T4_v3"]["memoryGB"] == 28.0
+    usages = get(bare, f"{path}usages", "2023-08-01-preview")["value"]
+    assert {size["family"] for size in sizes.values()} < {one["name"]["value"] for one in usages}
+
+
+def test_a_role_that_is_given_is_held(bare: Server) -> None:
+    settings = bare.azure.settings
+    roles = f"{settings.storage_id}/providers/Microsoft.Authorization/roleAssignments"
+    definition = f"/subscriptions/x/providers/Microsoft.Authorization/roleDefinitions/{BLOB_READER}"
+    body = {"properties": {"roleDefinitionId": definition, "principalId": "the-cluster"}}
+    made = session(bare).put(f"{ARM}{roles}/one?api-version=2022-04-01", json=body)
+    assert made.status_code == 201, made.text
+    mine = {"$filter": "principalId eq 'the-cluster'"}
+    (found,) = get(bare, roles, "2022-04-01", **mine)["value"]
+    assert found["properties"]["roleDefinitionId"].endswith(BLOB_READER)
+    above = f"{settings.group_id}/providers/Microsoft.Authorization/roleAssignments"
+    assert get(bare, above, "2022-04-01", **mine)["value"] == []
+    assert bare.report()["problems"] == []
+
+
 @pytest.mark.slow
 def test_the_sdk_finds_its_way_and_uploads(local_azure: Server, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VERBS = [
     *("local_check", "local_train", "local_serve", "local_stop", "local_logs", "ask", "track"),
-    *("cloud_plan", "cloud_push", "cloud_stage", "cloud_train", "cloud_logs", "cloud_cancel"),
+    *("advise", "cloud_plan", "cloud_push", "cloud_stage", "cloud_train", "cloud_logs"),
+    "cloud_cancel",
     *("cloud_download", "cloud_deploy", "cloud_rollback", "cloud_key", "cloud_status"),
     *("cloud_down", "cloud_smoke", "rehearse"),
     *("clean", "setup"),
@@ -82,7 +83,8 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     assert targets == [
         *("local-check", "local-train", "local-serve", "watch", "local-stop", "local-logs"),
         *("ask", "track"),
-        *("cloud-plan", "cloud-push", "cloud-stage", "cloud-train", "cloud-logs", "cloud-cancel"),
+        *("advise", "cloud-plan", "cloud-push", "cloud-stage", "cloud-train", "cloud-logs"),
+        "cloud-cancel",
         *("cloud-download", "cloud-deploy", "cloud-rollback", "cloud-key", "cloud-status"),
         *("cloud-down", "cloud-smoke"),
         *("rehearse", "rehearsal-up", "rehearsal-down"),

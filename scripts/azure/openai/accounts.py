@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from scripts.azure.client import ARM_SCOPE, Cloud, NotFound, Rest
-from scripts.azure.tags import own
 from scripts.errors import CloudError, UsageError
 from train.recipe import Recipe
 
@@ -155,13 +154,6 @@ def key(account: Account) -> str:
             "--resource https://cognitiveservices.azure.com --query accessToken --output tsv"
         )
     return str(account.rest.post(f"{account.id}/listKeys", {}, API)["key1"])
-
-
-def deployment_tags(cloud: Cloud, tags: dict[str, str]) -> dict[str, str]:
-    """Our mark, whose it is, and `tags`."""
-    from scripts.azure.tags import OWNER
-
-    return own({OWNER: cloud.owner, **tags})
 
 
 def _listed(cloud: Cloud, scope: str) -> list[Account]:

@@ -32,12 +32,13 @@ def connect(account: Account) -> "AbstractContextManager[OpenAI]":
     from azure.identity import get_bearer_token_provider
     from openai import OpenAI
 
-    return OpenAI(
+    made: AbstractContextManager[OpenAI] = OpenAI(
         base_url=f"{account.endpoint}/openai/v1/",
         api_key=get_bearer_token_provider(account.credential, SCOPE),
         max_retries=TRIES_AGAIN,
         timeout=SECONDS,
     )
+    return made
 
 
 def once(service: "OpenAI") -> "OpenAI":

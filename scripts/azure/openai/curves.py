@@ -1,7 +1,7 @@
 """The curves of a job: its results.csv read, and drawn as one HTML page that stands alone.
 
-    steps = parse(text)
-    Path("curves.html").write_text(page("ftjob-…", steps, choice.checkpoint.step))
+steps = parse(text)
+Path("curves.html").write_text(page("ftjob-…", steps, choice.checkpoint.step))
 """
 
 import base64

@@ -148,9 +148,7 @@ def of_recipe(account: Account, base: str) -> list[Deployment]:
     return sorted(found, key=lambda each: each.since)
 
 
-def wait(
-    account: Account, name: str, *, sleep: Callable[[float], None] = time.sleep
-) -> Deployment:
+def wait(account: Account, name: str, *, sleep: Callable[[float], None] = time.sleep) -> Deployment:
     """Until ARM calls it made; CloudError where it fails."""
     end, state = time.monotonic() + MADE_SECONDS, ""
     while True:
@@ -209,18 +207,16 @@ def ask(service: "OpenAI", name: str, messages: list[dict[str, str]]) -> dict[st
         f"ask {name}",
         lambda: service.chat.completions.create(model=name, messages=given),
     )
-    return found.model_dump(mode="json", exclude_none=True)
+    return dict(found.model_dump(mode="json", exclude_none=True))
 
 
-def delete(
-    account: Account, name: str, *, sleep: Callable[[float], None] = time.sleep
-) -> None:
+def delete(account: Account, name: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """Delete it and wait until it is gone; the model stays."""
     account.rest.delete(f"{account.id}/deployments/{name}", API)
     end = time.monotonic() + MADE_SECONDS
     while find(account, name) is not None:
         if time.monotonic() > end:
-            raise CloudError(f"deployment {name} of {account.name} is still there: delete it again.")
+            raise CloudError(f"deployment {name} of {account.name} is not gone: delete it again.")
         sleep(LOOK_SECONDS)
 
 

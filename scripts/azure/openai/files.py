@@ -8,11 +8,11 @@ The name holds the hash of what is in it, so the same rows are not sent twice. A
 that broke goes on with the parts that are there.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +103,7 @@ def upload(
     return _file(call(f"upload {name}", send))
 
 
-def _by_parts(
-    service: "OpenAI", name: str, path: Path, md5: str, size: int, notes: Path
-) -> File:
+def _by_parts(service: "OpenAI", name: str, path: Path, md5: str, size: int, notes: Path) -> File:
     """Send what is missing of an upload by parts; `notes` remember what is there."""
     known = _noted(notes, size)
     if not known:
@@ -130,7 +128,7 @@ def _by_parts(
                 data = file.read(size)
 
                 def send(data: bytes = data) -> str:
-                    return service.uploads.parts.create(known["id"], data=data).id
+                    return str(service.uploads.parts.create(known["id"], data=data).id)
 
                 parts.append(call(f"upload part {number + 1} of {name}", send))
                 notes.parent.mkdir(parents=True, exist_ok=True)
@@ -178,13 +176,11 @@ def bring_in(account: Account, service: "OpenAI", name: str, url: str) -> File:
     )
 
 
-def wait(
-    service: "OpenAI", file: File, *, sleep: Callable[[float], None] = time.sleep
-) -> File:
+def wait(service: "OpenAI", file: File, *, sleep: Callable[[float], None] = time.sleep) -> File:
     """Until the service has read it; CloudError where it refuses it."""
     end = time.monotonic() + READY_SECONDS
     while file.status != "processed":
-        found = call(f"read {file.name}", lambda: service.files.retrieve(file.id))
+        found = call(f"read {file.name}", partial(service.files.retrieve, file.id))
         if found.status == "error":
             reason = found.status_details or "it does not say why"
             raise CloudError(
@@ -208,10 +204,6 @@ def delete(service: "OpenAI", file_id: str) -> None:
         call(f"delete {file_id}", lambda: service.files.delete(file_id))
     except NotFound:
         return
-
-
-def hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _file(found: "FileObject") -> File:

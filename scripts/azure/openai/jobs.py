@@ -140,9 +140,7 @@ def of_recipe(service: "OpenAI", name: str) -> list[Job]:
     begin = f"{stem(name)}-"
     length = len(begin) + MARK_DIGITS
     return [
-        job
-        for job in listed(service)
-        if len(job.suffix) == length and job.suffix.startswith(begin)
+        job for job in listed(service) if len(job.suffix) == length and job.suffix.startswith(begin)
     ]
 
 
@@ -238,9 +236,7 @@ def _line(event: Any) -> str:
     return f"{when} {level}{' '.join(event.message.split())}"
 
 
-def cancel(
-    service: "OpenAI", name: str, *, sleep: Callable[[float], None] = time.sleep
-) -> Job:
+def cancel(service: "OpenAI", name: str, *, sleep: Callable[[float], None] = time.sleep) -> Job:
     """Cancel it and wait until it has ended; a job that is over stays as it is."""
     job = read(service, name)
     if not job.over:
@@ -297,11 +293,11 @@ def choose(found: Sequence[Checkpoint], asked: str) -> Choice:
             f"cloud.openai.checkpoint is {asked}, which the job has not; use best, last or one of: "
             f"{known}."
         )
-    measured = [(each.valid_loss, -each.step, each) for each in found if each.valid_loss is not None]
+    measured = [(each.valid_loss, each) for each in found if each.valid_loss is not None]
     if not measured:
         return Choice(checkpoint=last, reason="no validation loss was measured, so it is the last")
-    loss, _, lowest = min(measured, key=lambda row: row[:2])
-    others = [f"{each.valid_loss:.4f} at step {each.step}" for _, _, each in measured]
+    loss, lowest = min(measured, key=lambda row: (row[0], -row[1].step))
+    others = [f"{loss:.4f} at step {each.step}" for loss, each in measured]
     reason = f"the lowest validation loss, {loss:.4f} at step {lowest.step}"
     if len(measured) > 1:
         reason += f" (of {', '.join(others)})"

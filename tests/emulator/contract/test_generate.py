@@ -122,3 +122,43 @@ def test_operations_types_and_enumerations_are_read_from_the_text(tmp_path: Path
         },
         "enums": {"State": ["Off", "On"]},
     }
+
+
+REGISTRY_OPERATIONS = """
+def build_get_request(name, **kwargs):
+    _url = kwargs.pop("template_url", "REGISTRY/models/{name}")
+    path_format_arguments = {
+        "registryName": _SERIALIZER.url("registry_name", r, 'str', pattern=r'^[a-z]+$'),
+    }
+    return HttpRequest(method="GET", url=_url)
+
+class Operations:
+    def get(self, name):
+        request = build_get_request(name)
+        if response.status_code not in [200]:
+            raise HttpResponseError(response=response)
+        deserialized = self._deserialize('Model', pipeline_response)
+""".replace("REGISTRY", generate.REGISTRY)
+
+REGISTRY_MODELS = """
+class Model(Model):
+    _attribute_map = {
+        'additional_properties': {'key': '', 'type': '{object}'},
+        'name': {'key': 'name', 'type': 'str'},
+    }
+"""
+
+
+def test_a_client_of_registries_needs_no_enumerations(tmp_path: Path) -> None:
+    path = tmp_path / "small.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        root = f"{generate.CLIENTS}v2099_01_01/"
+        wheel.writestr(f"{root}operations/_model_operations.py", REGISTRY_OPERATIONS)
+        wheel.writestr(f"{root}models/_models_py3.py", REGISTRY_MODELS)
+    with zipfile.ZipFile(path) as wheel:
+        made = generate.contract(wheel, "v2099_01_01", [r"GET \{registry\}/models/\{name\}"])
+    assert made["operations"] == {
+        "GET {registry}/models/{name}": {"request": None, "responses": {"200": "Model"}}
+    }
+    assert made["types"] == {"Model": {"members": {"name": "str"}}}
+    assert made["enums"] == {}
