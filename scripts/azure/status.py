@@ -16,7 +16,7 @@ from scripts.azure.client import Workspace
 from scripts.azure.endpoints import Deployment, Endpoint
 from scripts.azure.openai.inventory import Hosted, Running
 from scripts.azure.prices import per_hour as price
-from scripts.azure.tags import MARK, OWNER, RECIPE
+from scripts.azure.tags import MODEL, OWNER, RECIPE
 from scripts.azure.texts import columns, money, span
 
 
@@ -134,7 +134,7 @@ def _deployment(deployment: Deployment, now: datetime, passed: Callable[[str], P
 
 
 def _unproven(deployment: Deployment) -> str:
-    if MARK in deployment.tags:
+    if MODEL in deployment.tags:
         return "an image of Azure's serves it"
     return "it was not made by Homeport"
 

@@ -24,7 +24,16 @@ from scripts.azure import (
 from scripts.azure import quota as quotas
 from scripts.azure.foundation import Foundation
 from scripts.azure.prices import Instance
-from scripts.azure.routes import Answer, Cost, Planned, Trained, Work, agree, text
+from scripts.azure.routes import (
+    Answer,
+    Cost,
+    Planned,
+    Trained,
+    Work,
+    agree,
+    registry_pipeline,
+    text,
+)
 from scripts.azure.texts import hours, money
 from scripts.console import say
 from scripts.errors import CloudError, UsageError
@@ -40,9 +49,10 @@ TITLE = "fine-tuning job of the catalog"
 PATHS = {"chat": "/chat/completions", "text": "/completions"}
 """Where the deployed model is asked, by cloud.task."""
 FORMS = {"chat": "messages", "text": "text and ground_truth"}
+SMOKE_TOKENS = 16
 HOSTED = "the service's own machines"
 
-logs = attempts.logs
+logs = registry_pipeline.logs  # both kinds of job have steps, which are runs of their own
 cancel = attempts.cancel
 key = deploying.key
 
@@ -97,8 +107,7 @@ def _planned(
     rows += [
         ("", train.line),
         ("endpoint", endpoint(recipe, cloud)),
-        ("", f"{settings.serve_instances} x {settings.serve_instance_type}, Azure's image"),
-        ("", deploy.line),
+        *foundation_endpoint.rows(model, recipe),
         *(("quota", quotas.line(one)) for one in quota),
         *(("note", note) for note in notes),
     ]
@@ -192,22 +201,28 @@ def endpoint(recipe: Recipe, cloud: "Cloud | None") -> str:
 
 def train(work: Work, *, detach: bool = False) -> Trained:
     """Find or submit the job, follow it, and find the model that the service registered."""
-    from scripts.azure import finetuning, rows
+    from scripts.azure import finetuning, jobs, rows, steps
 
     cloud, recipe = work.cloud, work.recipe
     forms.check(recipe)
     model = foundation.read(cloud, recipe)
     made = rows.prepare(recipe, work.path, recipe.cloud.task)
     base = job_name(recipe, model, made)
+    # the service's own steps say more than the job, which only waits for them
+    watch = steps.Watch(cloud, lambda: jobs.attempts(cloud, base)[-1].name, say)
     done = attempts.go(
         work,
         base,
         lambda name: _submit(work, model, made, name),
         detach=detach,
         max_hours=recipe.cloud.max_hours,
+        look=watch.look,
     )
     if done.end is None:
         return Trained(job=done.job.name, status=done.job.status)
+    measured = steps.measured(cloud, done.job.name)
+    for line in steps.table(measured):
+        say(f"metric: {line}")
     found = finetuning.mark(
         cloud, finetuning.registered(cloud, done.job.name), done.job.name, tags(cloud, recipe)
     )
@@ -217,7 +232,12 @@ def train(work: Work, *, detach: bool = False) -> Trained:
         model=found.id,
         hours=done.end.hours,
         cost_at_most=done.job.cost_at_most(done.end),
-        values={"rows": dict(made.counts), "bytes": found.size, "label": cloud.label()},
+        values={
+            "rows": dict(made.counts),
+            "bytes": found.size,
+            "metrics": measured,
+            "label": cloud.label(),
+        },
     )
 
 
@@ -273,9 +293,10 @@ def _submit(work: Work, model: Foundation, made: "Rows", name: str) -> "Job":
 
 
 def download(cloud: "Cloud", recipe: Recipe, job: str, outputs: Path) -> tuple[str, Path]:
-    """The model that the job left, below `outputs`/<recipe>/<job>."""
+    """The model and the metrics of the job, to outputs/<recipe>/<job>."""
     from scripts.azure import download as downloads
-    from scripts.azure import finetuning, jobs
+    from scripts.azure import finetuning, jobs, steps
+    from scripts.azure.tags import RECIPE
 
     found = jobs.named_or_newest(cloud, job, recipe.name)
     if found.status != "Completed":
@@ -284,8 +305,10 @@ def download(cloud: "Cloud", recipe: Recipe, job: str, outputs: Path) -> tuple[s
             f"JOB={found.name}"
         )
     model = finetuning.registered(cloud, found.name)
-    folder = outputs / recipe.name / found.name
-    downloads.model(cloud, model.name, model.version, folder)
+    folder = outputs / found.tags.get(RECIPE, recipe.name) / found.name
+    downloads.model(cloud, model.name, model.version, folder / forms.OUTPUT)
+    measured = json.dumps(steps.measured(cloud, found.name), indent=2, sort_keys=True)
+    (folder / "metrics.json").write_text(f"{measured}\n", encoding="utf-8")
     return found.name, folder
 
 
@@ -299,22 +322,27 @@ def deploy(work: Work, *, model: str = "", finish: bool = False) -> Mapping[str,
     if not model:
         newest = finetuning.newest(cloud, recipe)
         model = f"{newest.name}:{newest.version}"
-    planned = _planned(recipe, work.path, cloud, foundation.read(cloud, recipe))
+    planned = Planned(
+        rows=(),
+        values={},
+        train=Cost(line=""),
+        deploy=foundation_endpoint.serving_cost(recipe),
+        label=cloud.label(),
+    )
     return foundation_endpoint.deploy(
         work,
         planned,
         model=model,
         finish=False,
         path=PATHS[recipe.cloud.task],
-        smoke=request(recipe, "Hello", tokens=8),
+        smoke=smoke(recipe),
     )
 
 
 def rollback(work: Work) -> Mapping[str, Any]:
     """Move the traffic back to the deployment before."""
     recipe = work.recipe
-    smoke = request(recipe, "Hello", tokens=8)
-    return deploying.rollback(work, smoke=smoke, path=PATHS[recipe.cloud.task])
+    return deploying.rollback(work, smoke=smoke(recipe), path=PATHS[recipe.cloud.task])
 
 
 def request(
@@ -325,6 +353,11 @@ def request(
     if recipe.cloud.task == "text":
         return {**asked, "prompt": prompt}
     return {**asked, "messages": [{"role": "user", "content": prompt}]}
+
+
+def smoke(recipe: Recipe) -> dict[str, Any]:
+    """The trial request: short, since whether the answer is right is not its business."""
+    return request(recipe, foundation_endpoint.SMOKE_PROMPT, tokens=SMOKE_TOKENS)
 
 
 def curl(cloud: "Cloud", recipe: Recipe, prompt: str) -> str:
