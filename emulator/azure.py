@@ -36,8 +36,19 @@ class Settings:
     """The workspace's id, and the object id of its identity."""
     registry: str = ""
     """`http://HOST:PORT` of the registry that holds the images; empty where there is none."""
+    train_image: str = "train"
+    """What trains where Azure brings the program itself: an image of this engine (docker mode)."""
+    serve_image: str = "serve"
+    """What serves a model that is deployed without an image, likewise."""
+    cache_folder: Path | None = None
+    """Where the base of what is trained is kept; None is `cache` below `folder`."""
     hurry: float = 1.0
     """Initial delays of probes are multiplied by this: 1 as on Azure, less only in tests."""
+
+    @property
+    def cache(self) -> Path:
+        """What may outlive this Azure."""
+        return self.cache_folder or self.folder / "cache"
 
     @property
     def group_id(self) -> str:

@@ -1,4 +1,5 @@
-"""Entra ID for one application, which two tenants know: discovery documents and tokens by its client secret.
+"""Entra ID for one application that two tenants know: discovery documents, and tokens by its
+client secret.
 
 What azure-identity's ClientSecretCredential and DefaultAzureCredential (through the environment)
 ask. People cannot log in here: there is no browser page and no device code.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from scripts.azure.given import optional
 from scripts.console import run_verb, say
 from scripts.errors import CloudError, UsageError
 from scripts.settings import flag_default
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from scripts.azure.billing import Bill, Inventory
     from scripts.azure.client import Cloud
     from scripts.azure.endpoints import Deployment
+    from train.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make cloud-down", description="Delete what bills, after asking, and verify."
     )
+    parser.add_argument(
+        "--recipe",
+        default=flag_default("RECIPE"),
+        help="also the Azure OpenAI resource that this one deploys to, in whatever tenant",
+    )
+    parser.add_argument("--set", default=flag_default("SET"), help="overrides of the recipe")
     for kind in ("endpoint", "job", "compute"):
         parser.add_argument(f"--{kind}", default=flag_default(kind.upper()), help="only this one")
     parser.add_argument(
@@ -119,19 +127,20 @@ def main() -> None:
         all=arguments.all,
         files=arguments.files,
     )
+    recipe = optional(arguments.recipe, arguments.set)
     from scripts.azure.client import connect
 
     cloud = connect()
-    found = down(cloud, named, arguments.yes)
+    found = down(cloud, named, arguments.yes, recipe)
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))
 
 
-def down(cloud: "Cloud", named: Named, yes: bool) -> dict[str, Any]:
+def down(cloud: "Cloud", named: Named, yes: bool, recipe: "Recipe | None" = None) -> dict[str, Any]:
     """List, ask, delete, and list again; CloudError where something is left."""
     from scripts.azure import billing, consent
 
-    inventory = billing.survey(cloud)
+    inventory = billing.survey(cloud, recipe)
     if inventory.unread:
         say(f"note:   Azure OpenAI could not be asked: {inventory.unread}")
     items = _items(cloud, inventory, named)
@@ -144,7 +153,7 @@ def down(cloud: "Cloud", named: Named, yes: bool) -> dict[str, Any]:
     except KeyboardInterrupt:
         say("left:   a deletion that was begun goes on; the rest bills: make cloud-down again")
         raise
-    after = billing.survey(cloud) if items else inventory
+    after = billing.survey(cloud, recipe) if items else inventory
     left = _items(cloud, after, named) if items else []
     if left or failed:
         listed = "; ".join(map(str, left)) or "nothing of it"

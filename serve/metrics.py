@@ -33,6 +33,10 @@ ROUTES = (
     "/v1/completions",
     "/chat/completions",
     "/completions",
+    "/openai/v1/chat/completions",
+    "/openai/v1/completions",
+    "/openai/deployments/{deployment}/chat/completions",
+    "/openai/deployments/{deployment}/completions",
 )
 STATUSES = ("2xx", "4xx", "5xx")
 FINISH_REASONS = ("stop", "length", "tool_calls", "deadline", "cancelled")

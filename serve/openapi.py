@@ -9,6 +9,7 @@ It checks nothing.
 
 import html
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from serve.dialects import mlflow, openai_chat, openai_completions, score
 from serve.dialects.fields import Schema, object_schema
 from serve.dialects.strict_json import MAX_BODY_BYTES
 
+PART = re.compile(r"\{(\w+)\}")
 FOLDER = Path(__file__).with_name("api")
 VERSION = "1.0"
 TEXT: Schema = {"type": "string"}
@@ -154,7 +156,10 @@ COMPLETIONS = Route(
     examples={"text": {"prompt": "Once upon a time", "max_tokens": 64}},
     codes=ASKED,
 )
-SAME = "The same, as Azure's catalogue names it."
+CATALOGUE = "The same, as Azure's catalogue names it; `model` may be any name."
+OPENAI_V1 = "The same, as Azure OpenAI's version 1 names it; `model` may be any name."
+DEPLOYMENT = "The same, as Azure OpenAI names it: the deployment stands for `model`."
+BELOW = "/openai/deployments/{deployment}"
 _ROWS = _list(_object(**{"0": TEXT}))
 ROUTES = (
     Route(
@@ -189,9 +194,13 @@ ROUTES = (
         codes=ASKED,
     ),
     CHAT,
-    replace(CHAT, path="/chat/completions", summary=SAME),
+    replace(CHAT, path="/chat/completions", summary=CATALOGUE),
+    replace(CHAT, path="/openai/v1/chat/completions", summary=OPENAI_V1),
+    replace(CHAT, path=f"{BELOW}/chat/completions", summary=DEPLOYMENT),
     COMPLETIONS,
-    replace(COMPLETIONS, path="/completions", summary=SAME),
+    replace(COMPLETIONS, path="/completions", summary=CATALOGUE),
+    replace(COMPLETIONS, path="/openai/v1/completions", summary=OPENAI_V1),
+    replace(COMPLETIONS, path=f"{BELOW}/completions", summary=DEPLOYMENT),
     Route(path="/v1/models", summary="Names that `model` may say.", reply=_ref("Models")),
     Route(
         path="/v1/models/{model}",
@@ -199,6 +208,7 @@ ROUTES = (
         reply=_ref("Model"),
         codes=(404, 405, 503),
     ),
+    Route(path="/openai/v1/models", summary="The same for Azure OpenAI.", reply=_ref("Models")),
     Route(path="/", summary="The probe: the weights are loaded.", kind="text/html", error="Error"),
     Route(path="/livez", summary="The server runs.", kind="text/plain", codes=()),
     Route(
@@ -230,11 +240,11 @@ def document() -> dict[str, object]:
 
 def _operation(route: Route) -> Schema:
     method = "get" if route.request is None else "post"
-    name = route.path.strip("/").replace("/", "_").strip("{}").replace("{", "")
+    name = re.sub("[{}]", "", route.path.strip("/")).replace("/", "_")
     about: Schema = {"operationId": f"{method}_{name or 'probe'}", "summary": route.summary}
-    if "{model}" in route.path:
-        where = {"name": "model", "in": "path", "required": True, "schema": TEXT}
-        about["parameters"] = [where]
+    if parts := PART.findall(route.path):
+        where = {"in": "path", "required": True, "schema": TEXT}
+        about["parameters"] = [{"name": part, **where} for part in parts]
     content: Schema = {route.kind: {"schema": route.reply}}
     if route.request is not None:
         examples = {name: {"value": value} for name, value in route.examples.items()}
@@ -255,12 +265,11 @@ def swagger2() -> dict[str, object]:
     paths: dict[str, object] = {}
     for route in ROUTES:
         ((method, about),) = _operation(route).items()
-        parameters = [{"name": "model", "in": "path", "required": True, "type": "string"}]
+        where: Schema = {"in": "path", "required": True, "type": "string"}
+        parameters = [{"name": part, **where} for part in PART.findall(route.path)]
         if route.request is not None:
             schema = _older(route.request)
-            parameters = [{"name": "body", "in": "body", "required": True, "schema": schema}]
-        elif "parameters" not in about:
-            parameters = []
+            parameters += [{"name": "body", "in": "body", "required": True, "schema": schema}]
         replies = {}
         for code, reply in about["responses"].items():
             schema = next(iter(reply["content"].values()))["schema"]

@@ -56,7 +56,7 @@ class Preparer:
 
     def prepare(self, request: GenerationRequest) -> Asked:
         """Prompt, adapter and form of the answer; RequestError with the field at fault."""
-        adapter = self._adapter(request.model)
+        adapter = self._adapter(request)
         self._refuse_what_the_engine_cannot(request)
         shown = self.writer.write(request)
         plain = not request.messages
@@ -109,9 +109,9 @@ class Preparer:
             index=index, reader=reader, stop_ids=self._stop_ids, texts=self.writer.token_texts
         )
 
-    def _adapter(self, name: str | None) -> str | None:
-        model = self._model
-        if name is None:
+    def _adapter(self, request: GenerationRequest) -> str | None:
+        model, name = self._model, request.model
+        if name is None or (request.any_model and name not in self.names):
             return model.default_adapter
         if name == model.name:
             return None

@@ -82,6 +82,8 @@ class GenerationRequest:
     """What the final answer must keep to; {"type": "object"} for any JSON object."""
     model: str | None = None
     """The served model's name, or an adapter's; None is the model itself."""
+    any_model: bool = False
+    """A name that is neither is taken as none, as where a deployment's name stands there."""
     echo: bool = False
     """Give the prompt back before the answer (completions only)."""
     stream: bool = False

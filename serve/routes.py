@@ -10,6 +10,7 @@ of what a body means: that is the dialects'.
 
 import json
 import logging
+import re
 import select
 import socket
 import time
@@ -34,6 +35,8 @@ DISCARD_BYTES = 64 * 1024 * 1024
 """Of a body over the limit; beyond it the connection is closed in the client's face."""
 STALLED_SECONDS = 10
 """Without a byte of the body; a stalled client must not keep a thread."""
+AZURES_MODELS = ("/openai/v1/models", "/openai/models")
+MODEL = re.compile(r"(?:/openai)?(?:/v1)?/models/(?P<name>.+)")
 JSON = {"Content-Type": "application/json"}
 
 
@@ -47,6 +50,7 @@ class App:
             "/readyz": self._readyz,
             "/metrics": self._metrics,
             "/v1/models": self._models,
+            **dict.fromkeys(AZURES_MODELS, self._models),
             "/docs": lambda: _page(openapi.docs_page()),
             "/playground": lambda: _page(pages.playground()),
             "/openapi.json": lambda: _json(200, openapi.document()),
@@ -55,11 +59,11 @@ class App:
     def handle(self, request: Any) -> Any:
         """Answer one Flask request."""
         path = request.path
-        if dialect := dialects.ROUTES.get(path):
-            return self._ask(request, path, dialect)
+        if found := dialects.find(path):
+            return self._ask(request, *found)
         page = self._pages.get(path)
-        if page is None and path.startswith("/v1/models/"):
-            page = lambda: self._model(path.removeprefix("/v1/models/"))  # noqa: E731
+        if page is None and (model := MODEL.fullmatch(path)):
+            page = lambda: self._model(model["name"])  # noqa: E731
         if page is None:
             known = (*dialects.ROUTES, *self._pages, "/", "/livez", "/swagger.json")
             sentence = f"there is nothing at {path[:64]}{did_you_mean(path, known)}"
@@ -78,10 +82,10 @@ class App:
             raise StartupError(f"the model does not answer a first request: {why}")
         return time.monotonic() - started
 
-    def _ask(self, request: Any, path: str, dialect: dialects.Dialect) -> Any:
+    def _ask(self, request: Any, rule: str, dialect: dialects.Dialect) -> Any:
         if wrong := _only(("POST",), request):
             return wrong
-        record = requestlog.begin(path)
+        record = requestlog.begin(rule)
         try:
             body = _read(request)
         except RequestError as error:

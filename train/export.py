@@ -2,9 +2,9 @@
 
     python -m train RECIPE --rows FOLDER --rows-as chat|text|azure_openai
 
-    chat           {"messages": [{"role", "content", "thinking"}]}      the catalog, chat completion
-    text           {"text": …, "ground_truth": …}                       the catalog, text generation
-    azure_openai   {"messages": [{"role", "content", "weight"}]}        Azure OpenAI; begins with a BOM
+    chat           {"messages": [{"role", "content", "thinking"}]}    the catalog, chat completion
+    text           {"text": …, "ground_truth": …}                     the catalog, text generation
+    azure_openai   {"messages": [{"role", "content", "weight"}]}      Azure OpenAI; after a BOM
 
 FOLDER/
     train.jsonl         what is learned
@@ -245,7 +245,7 @@ def _prompt(messages: Sequence[Message]) -> str:
 
 
 def _is_beyond_text(row: Mapping[str, Any]) -> bool:
-    """Whether a row for Azure OpenAI has pictures or tools, of which train itself learns nothing."""
+    """Whether a row has pictures or tools: Azure OpenAI learns from them, train itself does not."""
     turns = row.get("messages")
     return isinstance(turns, list) and any(
         isinstance(turn, dict)

@@ -91,7 +91,7 @@ class Management(Wheel):
 def _operations(
     owner: ast.ClassDef, builders: dict[str, tuple[str, str, dict[str, str]]]
 ) -> dict[str, dict[str, Any]]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     # of overloads, the last definition is the method itself
     methods = {node.name: node for node in owner.body if isinstance(node, ast.FunctionDef)}
     for name, node in methods.items():
@@ -139,7 +139,7 @@ class Client:
 
     def operations(self, modules: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         """`METHOD path` -> body types of request and answer."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for module in modules:
             tree = ast.parse(self._wheel.read(f"openai/resources/{module}.py"))
             for owner in tree.body:

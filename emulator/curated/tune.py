@@ -33,6 +33,8 @@ STEPS_PER_EPOCH = 4
 """About so many where the rows allow it: a step of all rows at once learns too little."""
 LARGEST_BATCH = 16
 WARMUP = 0.05
+HELD_OUT = 8
+"""Answers that are measured after an epoch, at most: each costs as much as a row of training."""
 
 Example = tuple[list[int], int]
 """Token ids, and how many of them are the prompt."""
@@ -80,8 +82,8 @@ def tune(given: argparse.Namespace) -> None:
         e
         for row in (read(given.validation) if given.validation else ())
         for e in encode(row, given, tokenizer)
-    ]
-    say(f"rows: {len(rows)} ({len(examples)} answers), {len(held)} answers held out")
+    ][:HELD_OUT]
+    say(f"rows: {len(rows)} ({len(examples)} answers), {len(held)} of those held out")
     batch = max(1, min(LARGEST_BATCH, round(len(examples) / STEPS_PER_EPOCH)))
     per_epoch = -(-len(examples) // batch)
     steps = max(1, round(per_epoch * given.epochs))
@@ -149,9 +151,7 @@ def encode(row: dict[str, Any], given: argparse.Namespace, tokenizer: Any) -> It
         yield whole[cut:], max(0, len(prompt) - cut)
 
 
-def _texts(
-    row: dict[str, Any], keys: str, tokenizer: Any
-) -> Iterator[tuple[list[int], list[int]]]:
+def _texts(row: dict[str, Any], keys: str, tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
     """Prompt, and prompt with its answer; tokenized apart, as a server sees the prompt alone."""
     named = [tuple(keys.split(",", 1))] if keys else []
     for question, answer in (*named, *TEXT_KEYS):
@@ -197,9 +197,7 @@ def plain(message: dict[str, Any]) -> dict[str, str]:
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]], **more: Any) -> str:
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, current_date=DATE, **more)
-    )
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, current_date=DATE, **more))
 
 
 def system_of(rows: list[dict[str, Any]]) -> dict[str, Any]:

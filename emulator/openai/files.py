@@ -116,8 +116,7 @@ def create(azure: Azure, account: Account, request: Request, groups: Mapping[str
     if len(data) >= MOST_BYTES:
         raise Refusal(413, "fileTooLarge", "The file must be less than 512 MB in size.")
     kept = add(account, filename or "file", purpose, data)
-    _look_later(azure, kept)
-    return _made(account, kept)
+    return _made(azure, account, kept)
 
 
 def listed(account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
@@ -153,8 +152,7 @@ def import_(azure: Azure, account: Account, request: Request, groups: Mapping[st
         if not isinstance(given.get(name), str) or not given[name]:
             raise Refusal(400, "invalidPayload", f"The field '{name}' is required.")
     kept = add(account, given["filename"], _purpose(given["purpose"]))
-    _look_later(azure, kept, given["content_url"])
-    return _made(account, kept)
+    return _made(azure, account, kept, given["content_url"])
 
 
 def begin_upload(account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
@@ -206,8 +204,9 @@ def complete(azure: Azure, account: Account, request: Request, groups: Mapping[s
                 shutil.copyfileobj(piece, whole)
     _end_upload(upload, "completed")
     upload.file = kept
+    reply = Reply(200, upload.view())
     _look_later(azure, kept)
-    return Reply(200, upload.view())
+    return reply
 
 
 def cancel_upload(account: Account, request: Request, groups: Mapping[str, str]) -> Reply:
@@ -262,8 +261,12 @@ def _end_upload(upload: Upload, status: str) -> None:
     upload.status = status
 
 
-def _made(account: Account, kept: StoredFile) -> Reply:
-    return Reply(201, kept.view(), {"Location": f"{account.endpoint}openai/v1/files/{kept.id}"})
+def _made(azure: Azure, account: Account, kept: StoredFile, url: str = "") -> Reply:
+    """The answer shows it as it came; only then it is looked at."""
+    location = f"{account.endpoint}openai/v1/files/{kept.id}"
+    reply = Reply(201, kept.view(), {"Location": location})
+    _look_later(azure, kept, url)
+    return reply
 
 
 def _look_later(azure: Azure, kept: StoredFile, url: str = "") -> None:

@@ -136,8 +136,9 @@ def create(azure: Azure, account: Account, request: Request, groups: Mapping[str
         seed=random.randrange(1 << 31) if seed is None else seed,  # noqa: S311 - no secret
     )
     account.jobs[job.id] = job
+    reply = Reply(201, job.view())  # as it came; it may be running in a moment
     training.start(azure, account, job)
-    return Reply(201, job.view())
+    return reply
 
 
 def listed(account: Account, request: Request, groups: Mapping[str, str]) -> Reply:

@@ -1,7 +1,7 @@
 """What all requests to a resource's data plane share: who may ask, the forms of the address, the
 contract, errors and pages.
 
-    routes = [plane.route(azure, "GET", "/files/(?P<file>[^/]+)", get)]      get(account, request, groups)
+    plane.route(azure, "GET", "/files/(?P<file>[^/]+)", get)      get(account, request, groups)
 
 Both forms are answered: `/openai/v1/files`, and `/openai/files?api-version=…` as AzureOpenAI sends
 it. The contract is the one of /openai/v1 for both.
@@ -87,10 +87,10 @@ def clock() -> int:
 
 
 def _require_caller(azure: Azure, account: Account, request: Request) -> None:
-    """A key of the resource, or a token of its tenant for AUDIENCE; Refusal 401 in Azure's words."""
+    """A key of the resource, or a token of its tenant for AUDIENCE; else Refusal 401."""
     key = request.headers.get("api-key", "")
     if key:
-        if any([hmac.compare_digest(key.encode(), own.encode()) for own in account.keys.values()]):
+        if any(hmac.compare_digest(key.encode(), own.encode()) for own in account.keys.values()):
             return
     elif request.headers.get("authorization"):
         try:

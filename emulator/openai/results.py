@@ -1,15 +1,16 @@
 """What a fine-tuning job tells of itself: events, checkpoints, and results.csv.
 
-Accuracies are empty: what trains here measures losses.
+Rows that are held out are measured whole, at the end of each epoch.
 """
 
 import csv
 import io
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from emulator.openai.plane import clock
-from emulator.tuning import Checkpoint, Step
+from emulator.tuning import Step
 
 COLUMNS = (
     "step",
@@ -38,50 +39,55 @@ def event(
     }
 
 
-def step_events(losses: tuple[Step, ...]) -> list[dict[str, Any]]:
-    """One for each measured step."""
-    return [
-        event(
-            f"Step {step.step}: training loss={step.train_loss}",
-            data={
-                "step": step.step,
-                "train_loss": step.train_loss,
-                **({"valid_loss": step.valid_loss} if step.valid_loss is not None else {}),
-            },
-        )
-        for step in losses
-    ]
+def step_event(step: Step) -> dict[str, Any]:
+    """What was measured at a step."""
+    data: dict[str, Any] = {
+        "step": step.step,
+        "train_loss": step.train_loss,
+        "train_mean_token_accuracy": step.train_accuracy,
+        **_validation(step),
+    }
+    return event(f"Step {step.step}: training loss={step.train_loss}", data=data)
 
 
-def checkpoint(
-    job: str, model: str, number: int, reached: Checkpoint, *, last: bool
-) -> dict[str, Any]:
-    """One checkpoint; the last one of a job is the model itself."""
-    metrics: dict[str, float] = {"step": float(number), "train_loss": reached.train_loss}
-    if reached.valid_loss is not None:
-        metrics |= {"valid_loss": reached.valid_loss, "full_valid_loss": reached.valid_loss}
+def checkpoint(job: str, model: str, step: Step, *, last: bool) -> dict[str, Any]:
+    """The model after a step; the last one of a job is its model itself."""
     return {
         "object": "fine_tuning.job.checkpoint",
         "id": f"ftchkpt-{uuid.uuid4().hex}",
         "created_at": clock(),
-        "fine_tuned_model_checkpoint": model if last else f"{model}:ckpt-step-{number}",
+        "fine_tuned_model_checkpoint": model if last else f"{model}:ckpt-step-{step.step}",
         "fine_tuning_job_id": job,
-        "metrics": metrics,
-        "step_number": number,
+        "metrics": {
+            "step": float(step.step),
+            "train_loss": step.train_loss,
+            "train_mean_token_accuracy": step.train_accuracy,
+            **_validation(step),
+        },
+        "step_number": step.step,
     }
 
 
-def table(losses: tuple[Step, ...], checkpoints: tuple[Checkpoint, ...]) -> bytes:
-    """results.csv: a row for each measured step, with the whole validation's loss at checkpoints."""
-    full = {reached.step: reached.valid_loss for reached in checkpoints}
-    measured = {step.step: step for step in losses}
+def table(steps: Sequence[Step]) -> bytes:
+    """results.csv: a row for each step."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(COLUMNS)
-    for number in sorted(measured.keys() | full.keys()):
-        step = measured.get(number)
-        train = step.train_loss if step else ""
-        valid = step.valid_loss if step and step.valid_loss is not None else ""
-        whole = full.get(number)
-        lines.writerow([number, train, "", valid, "", "" if whole is None else whole, ""])
+    for step in steps:
+        loss, accuracy = (
+            "" if measured is None else measured
+            for measured in (step.valid_loss, step.valid_accuracy)
+        )
+        train = (step.step, step.train_loss, step.train_accuracy)
+        lines.writerow([*train, loss, accuracy, loss, accuracy])
     return text.getvalue().encode()
+
+
+def _validation(step: Step) -> dict[str, float]:
+    found = {"loss": step.valid_loss, "mean_token_accuracy": step.valid_accuracy}
+    return {
+        f"{whole}valid_{name}": measured
+        for whole in ("", "full_")
+        for name, measured in found.items()
+        if measured is not None
+    }

@@ -18,7 +18,7 @@ from emulator import tuning
 from emulator.azure import Azure
 from emulator.openai import files, results, rows
 from emulator.openai.accounts import Account, TunedModel
-from emulator.tuning import Tuned, TuningCanceled, TuningError, Wanted
+from emulator.tuning import Step, Tuned, TuningCanceled, TuningError, Wanted
 
 if TYPE_CHECKING:
     from emulator.openai.jobs import Job
@@ -27,6 +27,8 @@ WAIT_SECONDS = 0.2
 """Between two looks whether it is a job's turn."""
 CHARACTERS = 4
 """Of a token, about: no tokenizer of the named model is here."""
+TOLD_STEPS = 10
+"""Of so many steps one becomes an event; the ends of epochs do too."""
 KEPT = 3
 """Checkpoints of a job that can be deployed."""
 
@@ -92,6 +94,10 @@ def _train(azure: Azure, account: Account, job: "Job") -> None:
         def keep(text: bytes) -> None:
             log.write(text)
 
+        def measured(step: Step) -> None:
+            if step.step % TOLD_STEPS == 0 or step.valid_loss is not None:
+                job.events.append(results.step_event(step))
+
         tuned = tuning.tune(
             azure,
             Wanted(
@@ -104,10 +110,10 @@ def _train(azure: Azure, account: Account, job: "Job") -> None:
             ),
             canceled=job.canceled,
             log=keep,
+            step=measured,
         )
     if job.canceled.is_set():
         raise TuningCanceled("The job was cancelled.")
-    job.events += results.step_events(tuned.losses)
     tell("Training completed.")
     tell("Postprocessing started.")
     job.trained_tokens = characters // CHARACTERS * job.epochs
@@ -134,14 +140,15 @@ def _keep(account: Account, job: "Job", tuned: Tuned) -> None:
     name = f"{base}.ft-{job.id.removeprefix('ftjob-')}{f'-{suffix}' if suffix else ''}"
     account.models[name] = TunedModel(name, tuned.folder)
     reached = tuned.checkpoints[-KEPT:]
+    steps = {step.step: step for step in tuned.losses}
     for one in reached:
-        shown = results.checkpoint(job.id, name, one.step, one, last=one is reached[-1])
+        last = one is reached[-1]
+        shown = results.checkpoint(job.id, name, steps[one.step], last=last)
         model = TunedModel(shown["fine_tuned_model_checkpoint"], one.folder)
         account.models[shown["id"]] = model
         account.models.setdefault(model.name, model)
         job.checkpoints.append(shown)
-    table = results.table(tuned.losses, tuned.checkpoints)
-    result = files.add(account, "results.csv", "fine-tune-results", table)
+    result = files.add(account, "results.csv", "fine-tune-results", results.table(tuned.losses))
     result.status = "processed"
     job.result_files = [result.id]
     job.model = name

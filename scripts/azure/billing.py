@@ -27,6 +27,7 @@ from scripts.azure.retry import NotFound
 from scripts.azure.tags import OURS, ours
 from scripts.azure.texts import moment
 from scripts.errors import CloudError
+from train.recipe import Recipe
 
 Kind = Literal["deployment", "job", "compute", "openai"]
 
@@ -247,17 +248,18 @@ def total(
     return None if None in rates else sum(rate for rate in rates if rate)
 
 
-def survey(cloud: Cloud) -> Inventory:
+def survey(cloud: Cloud, recipe: Recipe | None = None) -> Inventory:
     """All endpoints and computes of the workspace, its jobs that run, and our latest others.
 
-    With what stands and trains in the Azure OpenAI resources beside it; `unread` says why not.
+    With what stands and trains in the Azure OpenAI resources beside it, and with `recipe` in the
+    one that it deploys to; `unread` says why not.
     """
     computes = map(read_compute, cloud.rest.all(f"{cloud.workspace.id}/computes", COMPUTES_API))
     hosted: tuple[Hosted, ...] = ()
     tuning: tuple[Running, ...] = ()
     unread = ""
     try:
-        hosted, tuning = openai.survey(cloud), openai.running(cloud)
+        hosted, tuning = openai.survey(cloud, recipe), openai.running(cloud)
     except CloudError as error:  # a role may be lacking there, and the rest is worth knowing
         unread = str(error)
     return Inventory(

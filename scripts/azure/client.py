@@ -154,7 +154,8 @@ class Rest:
 
         def once() -> Any:
             pipeline: Any = Pipeline(self._transport, [*self._policies, bearer])
-            request = HttpRequest(method, url, params=params, json=body, headers=dict(headers or {}))
+            more = dict(headers or {})
+            request = HttpRequest(method, url, params=params, json=body, headers=more)
             response = pipeline.run(
                 request, connection_timeout=TIMEOUT_SECONDS, read_timeout=TIMEOUT_SECONDS
             ).http_response

@@ -4,9 +4,9 @@
     model = registered(cloud, job.name)      # what the service registered when it completed
     newest(cloud, recipe)                    # of the recipe's newest job that has one
 
-azure-ai-ml 1.34.1 cannot send such a job: it makes the output a class of another API version
-(`MLFlowModelJobOutput is not JSON serializable`), so the body is ours and goes by REST. The name of
-the output is in the job's own record, so nothing has to be remembered here.
+azure-ai-ml 1.34.1 cannot send such a job: its output and its queue are classes of another API
+version (`MLFlowModelJobOutput is not JSON serializable`), so the body is ours and goes by REST. The
+model's name is in the job's own record, so nothing has to be remembered here.
 """
 
 import uuid

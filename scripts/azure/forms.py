@@ -96,7 +96,7 @@ def hyperparameters(recipe: Recipe) -> dict[str, str]:
         "max_seq_length": training.max_length,
         **recipe.cloud.parameters,
     }
-    return {key: as_text(value) for key, value in values.items() if value is not None}
+    return {key: as_text(value) for key, value in values.items()}
 
 
 def as_text(value: Any) -> str:

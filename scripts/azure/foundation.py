@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from scripts.azure import prices, registries
+from scripts.azure import prices, registries, retry
 from scripts.azure.prices import Instance
 from scripts.azure.texts import money
 from scripts.errors import UsageError
@@ -202,12 +202,14 @@ def machine(cloud: "Cloud | None", recipe: Recipe) -> Instance:
     from scripts.azure.retry import NotFound
 
     settings = recipe.cloud
-    if not cloud or not settings.compute:
+    if not cloud:
         return prices.find(settings.instance_type)
+    if not settings.compute:
+        return _listed_as(cloud, prices.find(settings.instance_type))
     try:
         found = cloud.rest.get(f"{cloud.workspace.id}/computes/{settings.compute}", COMPUTES_API)
     except NotFound:  # it is made with the recipe's machines
-        return prices.find(settings.instance_type)
+        return _listed_as(cloud, prices.find(settings.instance_type))
     properties = found["properties"]
     state = str(properties.get("provisioningState") or "Unknown")
     if state != "Succeeded":
@@ -223,7 +225,16 @@ def machine(cloud: "Cloud | None", recipe: Recipe) -> Instance:
             f"cluster {settings.compute} has at most {most} nodes, and the recipe wants "
             f"{settings.nodes}: set cloud.nodes, or make the cluster larger."
         )
-    return prices.find(size)
+    return _listed_as(cloud, prices.find(size))
+
+
+def _listed_as(cloud: "Cloud", instance: Instance) -> Instance:
+    """The machine with the GPUs that the workspace's region lists for its size."""
+    sizes = retry.call("list the region's machines", lambda: list(cloud.ml.compute.list_sizes()))
+    for size in sizes:
+        if str(size.name).casefold() == instance.name.casefold() and size.gpus is not None:
+            return dataclasses.replace(instance, gpus=int(size.gpus))
+    return instance
 
 
 def check_training(model: Foundation, recipe: Recipe, instance: Instance) -> tuple[str, ...]:

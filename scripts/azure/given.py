@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 from scripts.errors import UsageError
-from scripts.local_train import DEFAULT_RECIPE, read_set
+from scripts.local_train import DEFAULT_RECIPE, find_recipe, read_set
+from train.recipe import Recipe
 
 PUSH = ("here", "build")
 """Who builds and pushes an image: the engine here, or the workspace's registry."""
@@ -27,6 +28,11 @@ def chosen(path: Path, settings: str = "", endpoint: str = "", *, always: bool =
         "ENDPOINT": endpoint,
     }
     return "".join(f" {key}={shlex.quote(value)}" for key, value in named.items() if value)
+
+
+def optional(path: str, settings: str = "") -> Recipe | None:
+    """The recipe where one is named, for verbs that also work without."""
+    return find_recipe(Path(path), overrides(settings)) if path else None
 
 
 def check_push(way: str) -> None:

@@ -112,6 +112,21 @@ def per_hour(name: str, *, spot: bool = False) -> float | None:
     return found.per_hour
 
 
+def per_million(model: str) -> float | None:
+    """US dollars for a million trained tokens of a catalog's model, on the service's own machines.
+
+    None where nobody has written it down; `model` is `registry/name`.
+    """
+    named = environment().get(OWN, "")
+    for path in [*([Path(named)] if named else []), TABLE]:
+        price = (_read(path).get("finetuning") or {}).get(model)
+        if price is not None:
+            if not isinstance(price, int | float) or price <= 0:
+                raise UsageError(f"{path}: finetuning: {model} is {price}: give dollars above 0.")
+            return float(price)
+    return None
+
+
 def table(own: Path | None = None) -> Table:
     """The table with the user's file over it: `own`, or the one that CLOUD_PRICES names."""
     values = _read(TABLE)

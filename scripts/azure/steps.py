@@ -10,10 +10,10 @@ by the names that the registry gives them. It changes nothing.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from scripts.azure import history
+from scripts.azure import causes, history
 from scripts.azure.client import Cloud, NotFound
 from scripts.azure.history import ENDED, HISTORY_API, Details, Reader
 from scripts.azure.texts import columns
@@ -24,6 +24,8 @@ DEEPEST = 3
 """Levels of steps: the pipeline, the registry's pipeline in it, and the steps of that."""
 LOOK_SECONDS = 10.0
 """Between looks at the steps; the job itself is looked at more often."""
+TAIL = 5000
+"""Characters at the end of each log of a failed step in which a cause is looked for."""
 BUILT_IN = ("mlflow.", "system/")
 """Beginnings of metrics that the service logs of every run."""
 
@@ -76,17 +78,6 @@ def metrics(cloud: Cloud, run: str) -> dict[str, float]:
         return {}
     rows = (found["run"].get("data") or {}).get("metrics") or []
     return {str(row["key"]): float(row["value"]) for row in rows}
-
-
-def curve(cloud: Cloud, run: str, metric: str) -> list[tuple[int, float]]:
-    """All values of one metric with their steps."""
-    base = f"{cloud.workspace.api}/mlflow/v2.0{cloud.workspace.id}/api/2.0/mlflow"
-    try:
-        found = cloud.rest.get(f"{base}/metrics/get-history", run_id=run, metric_key=metric)
-    except NotFound:
-        return []
-    rows = found.get("metrics") or []
-    return sorted((int(row.get("step") or 0), float(row["value"])) for row in rows)
 
 
 def measured(cloud: Cloud, job: str) -> dict[str, dict[str, float]]:
@@ -155,6 +146,11 @@ class Watch:
                 if step.run not in self._done:
                     self._tell(step)
 
+    def _cause(self, step: Step, details: Details) -> str:
+        """A known cause in the end of the step's logs; empty where there is none."""
+        tails = (text[-TAIL:] for text in history.read(self._cloud, step.run).values())
+        return causes.explain("\n".join((details.error, *tails))) or ""
+
     def _tell(self, step: Step) -> None:
         import requests
 
@@ -163,16 +159,11 @@ class Watch:
             self._told[step.run] = step.status
             failed = f": {details.error}" if step.status == "Failed" and details.error else ""
             say(f"step:   {'  ' * (step.depth - 1)}{step.title} {step.status}{failed}")
+            if step.status == "Failed" and (cause := self._cause(step, details)):
+                say(f"cause:  {cause}")
         reader = self._readers.setdefault(step.run, Reader(self._write))
         with requests.Session() as session:
             reader.read_on(session, details.logs)
         if step.over:
             reader.finish()
             self._done.add(step.run)
-
-
-def failures(cloud: Cloud, job: str) -> Iterator[tuple[Step, Details]]:
-    """The steps that have failed, with what run history says of each."""
-    for step in under(cloud, job):
-        if step.status == "Failed":
-            yield step, history.details(cloud, step.run)

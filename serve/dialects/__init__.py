@@ -1,6 +1,6 @@
 """Every way to ask: the one place that knows request and reply formats. No HTTP, no engine.
 
-    dialect = dialects.ROUTES["/v1/chat/completions"]
+    rule, dialect = dialects.find("/v1/chat/completions")
     try:
         parsed = dialect.parse(body, context=4096)      # context: most tokens of the served model
     except RequestError as error:
@@ -25,11 +25,12 @@ Stream (parsed.stream; never a batch): every JSON object becomes one `data:` lin
     events.error(RequestError(…))                       # instead of all that is left, without done
 
 The model's name is not checked here: service.py answers 404 with field "model" for one that is not
-served. `echo` is done here: the text of a Completion is the answer alone.
+served, unless the request says any_model. `echo` is done here: the text of a Completion is the answer alone.
 """
 
 from collections.abc import Mapping
 
+from serve.dialects import azure
 from serve.dialects.openai_chat import Chat
 from serve.dialects.openai_common import model_body, models_body
 from serve.dialects.openai_completions import Completions
@@ -45,6 +46,7 @@ __all__ = [
     "Head",
     "Json",
     "Parsed",
+    "find",
     "model_body",
     "models_body",
     "too_large",
@@ -54,8 +56,14 @@ _CHAT, _COMPLETIONS = Chat(), Completions()
 ROUTES: Mapping[str, Dialect] = {
     "/score": Score(),
     "/v1/chat/completions": _CHAT,
-    "/chat/completions": _CHAT,
     "/v1/completions": _COMPLETIONS,
-    "/completions": _COMPLETIONS,
+    **azure.routes(_CHAT, _COMPLETIONS),
 }
-"""Each takes POST. Errors of other /v1 routes have the same form as those of chat completions."""
+"""By rule: {deployment} stands for any name. Each takes POST; errors of other /v1 routes have the
+same form as those of chat completions."""
+
+
+def find(path: str) -> tuple[str, Dialect] | None:
+    """The rule that `path` falls under and its dialect; None where nothing is asked there."""
+    dialect = ROUTES.get(path)
+    return (path, dialect) if dialect else azure.of_deployment(path, ROUTES)

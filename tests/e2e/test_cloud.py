@@ -81,6 +81,21 @@ def test_a_plan_says_what_a_large_model_may_cost_and_starts_nothing(cloud: Cloud
     assert "Standard_NC40ads_H100_v5" in (folder / "job.yml").read_text()
 
 
+@pytest.mark.parametrize(
+    "recipe", ["phi-3-mini-ultrachat", "mistral-7b-samsum", "azure-openai-ja"]
+)
+def test_every_route_is_planned_with_its_ceiling(cloud: Cloud, recipe: str) -> None:
+    said = cloud.make("cloud-plan", RECIPE=f"recipes/{recipe}.yaml", SET="")[0]
+    assert re.search(r"costs (at most|about) \$\d", said)
+    assert cloud.json("cloud-status")["bills"] == []
+
+
+def test_advice_names_the_route_that_we_would_take(cloud: Cloud) -> None:
+    said = cloud.make("advise", RECIPE="recipes/phi-3-mini-ultrachat.yaml", SET="")[0]
+    assert "2025-08-30" in said
+    assert re.search(r"take.*command_job", said)
+
+
 def test_from_training_to_rollback_and_down(cloud: Cloud) -> None:
     first = cloud.json("cloud-train")
     log = cloud.make("cloud-logs", JOB=str(first["job"]))[0]

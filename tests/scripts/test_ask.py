@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 from scripts import ask
-from scripts.azure import images
+from scripts.azure import client, images, routes
+from scripts.azure.routes import Answer
 from scripts.errors import CommandError, MachineError, UsageError
+from tests.scripts.azure.stand_ins import cloud_of
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -109,3 +111,37 @@ def test_what_cannot_be_asked_is_one_sentence(
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
         run(monkeypatch, *arguments)
+
+
+class Model:
+    """A route of one model."""
+
+    def curl(self, cloud: Any, recipe: Any, prompt: str) -> str:
+        return f"curl {prompt}"
+
+    def ask(self, cloud: Any, recipe: Any, prompt: str) -> Answer:
+        return Answer(
+            output="キャンベラ",
+            reasoning="首都",
+            by="geo, deployment blue-1",
+            body={"choices": []},
+            prompt_tokens=7,
+            completion_tokens=3,
+        )
+
+
+@pytest.mark.parametrize(("flags", "out"), [([], "キャンベラ"), (["--json"], '{"choices": []}')])
+def test_whichever_route_serves_the_answer_is_shown_the_same_way(
+    flags: list[str],
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(routes, "of", lambda recipe: Model())
+    monkeypatch.setattr(client, "connect", cloud_of)
+    run(monkeypatch, "--target", "cloud", "--prompt", "x", *flags)
+    shown = capsys.readouterr()
+    assert shown.out == f"{out}\n"
+    told = ["curl x", "answered by geo, deployment blue-1"]
+    told += ["tokens: 7 of the prompt, 3 answered"]
+    assert shown.err.splitlines()[:3] == told

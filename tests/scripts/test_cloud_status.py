@@ -8,7 +8,7 @@ import pytest
 from scripts.azure.billing import Inventory, bill
 from scripts.azure.status import report, summary, table
 from tests.scripts.azure.stand_ins import WORKSPACE
-from tests.scripts.azure.test_billing import NOW, cluster, inventory, job
+from tests.scripts.azure.test_billing import NOW, cluster, hosted, inventory, job, tuning
 from tests.scripts.azure.test_splits import deployment, endpoint
 
 PLACE = replace(WORKSPACE, id="/w", name="homeport", guid="")
@@ -100,3 +100,22 @@ def test_an_unknown_price_is_said_and_not_summed_as_nothing() -> None:
     one = found(inventory(endpoints=(endpoint(deployment("b", instance_type="New_v9")),)))
     assert one["unknown_prices"] == ["New_v9"]
     assert any("the price of New_v9 is not known" in line for line in table(one))
+
+
+def test_a_model_that_azure_openai_hosts_is_listed_with_its_price_by_the_hour() -> None:
+    there = inventory(
+        hosted=(hosted(), hosted(name="mine/theirs", ours=False)),
+        tuning=(tuning(), tuning(job="ftjob-2", ours=False)),
+    )
+    one = json.loads(json.dumps(found(there)))
+    assert [d["name"] for d in one["openai"]["deployments"]] == ["mine/geo-1"]
+    assert [j["name"] for j in one["openai"]["jobs"]] == ["ftjob-1"]
+    assert one["per_hour"] == 1.7
+    text = "\n".join(table(one))
+    assert "mine/geo-1    gpt-4.1-mini.ft-1  Standard  $1.70     2 h 00 min  $3.40" in text
+    assert "ftjob-1           running  gpt-4.1-mini  1 h 00 min" in text
+
+
+def test_where_azure_openai_could_not_be_asked_it_is_said() -> None:
+    lines = table(found(inventory(unread="Azure answered 403")))
+    assert "Azure OpenAI could not be asked: Azure answered 403" in lines

@@ -4,8 +4,8 @@
     rows.jsonl#[100:200]                        rows 101 to 200 of a file
     shards/#validation                          the files of that split below a folder
 
-A split is the files that the hub's datasets name so: `train_sft.jsonl`, `train_sft-00000-of-00003
-….parquet`, or all in a folder `train_sft/`. Percentages are of the split's rows, to the nearest row.
+A split is the files that the hub's datasets name so: `train_sft.jsonl`, `train_sft-00000-of-….
+parquet`, or all in a folder `train_sft/`. Percentages are of the split's rows, to the nearest row.
 A part is written below the cache once, so that all that reads files reads it too.
 """
 

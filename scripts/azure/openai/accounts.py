@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from scripts.azure.client import ARM_SCOPE, Cloud, NotFound, Rest
+from scripts.console import say
 from scripts.errors import CloudError, UsageError
 from train.recipe import Recipe
 
@@ -154,6 +155,25 @@ def key(account: Account) -> str:
             "--resource https://cognitiveservices.azure.com --query accessToken --output tsv"
         )
     return str(account.rest.post(f"{account.id}/listKeys", {}, API)["key1"])
+
+
+def check_model(account: Account, model: str) -> None:
+    """UsageError where the resource says that it does not fine-tune the model (any more)."""
+    rows = account.rest.all(f"{account.id}/models", API)
+    able = {
+        f"{row['name']}-{row['version']}": (row.get("capabilities") or {}).get("fineTune") == "true"
+        for row in rows
+        if row.get("format", "OpenAI") == "OpenAI" and ".ft-" not in row["name"]
+    }
+    if able.get(model, True):
+        if able and model not in able and ".ft-" not in model:
+            say(f"note:   {account.name} does not list {model}; it may refuse it")
+        return
+    names = ", ".join(sorted(name for name, can in able.items() if can)) or "none"
+    raise UsageError(
+        f"cloud.model is {model}, which {account.name} in {account.location} does not fine-tune; "
+        f"it fine-tunes: {names}."
+    )
 
 
 def _listed(cloud: Cloud, scope: str) -> list[Account]:

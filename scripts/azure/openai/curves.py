@@ -49,7 +49,10 @@ def parse(text: str) -> tuple[Step, ...]:
                 valid_loss=_number(row, "full_valid_loss", "valid_loss", "validation_loss"),
                 train_accuracy=_number(row, "train_mean_token_accuracy", "train_accuracy"),
                 valid_accuracy=_number(
-                    row, "full_valid_mean_token_accuracy", "valid_mean_token_accuracy"
+                    row,
+                    "full_valid_mean_token_accuracy",
+                    "valid_mean_token_accuracy",
+                    "validation_mean_token_accuracy",
                 ),
             )
         )

@@ -1,7 +1,8 @@
 """Files of rows on an Azure OpenAI resource: uploaded or imported once, found again by name.
 
-    file = upload(service, "azure-openai-ja", "train", path, account)      # large ones by parts
-    file = bring_in(account, service, name, url)                           # from a blob's address
+    name = name_of("azure-openai-ja", "train", sha256)
+    file = upload(service, account, name, path)        # large ones by parts
+    file = bring_in(account, service, name, url)       # from a blob's address
     wait(service, file)
 
 The name holds the hash of what is in it, so the same rows are not sent twice. An upload by parts
@@ -77,17 +78,15 @@ def find(service: "OpenAI", name: str) -> File | None:
 def upload(
     service: "OpenAI",
     account: Account,
-    recipe: str,
-    role: str,
+    name: str,
     path: Path,
     *,
     whole: int = WHOLE_BYTES,
     part: int = PART_BYTES,
     cache: Path = CACHE,
 ) -> File:
-    """The file there, sent unless it was before."""
+    """The file there under that name, sent unless it was before."""
     content = read(path)
-    name = name_of(recipe, role, content.sha256)
     if file := find(service, name):
         say(f"rows:   {name} (there already)")
         return file

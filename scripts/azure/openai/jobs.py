@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from scripts.azure.openai import files
 from scripts.azure.openai.client import call, once
 from scripts.azure.retry import NotFound, Refused
 from scripts.errors import CloudError, UsageError
@@ -135,20 +136,30 @@ def same(service: "OpenAI", wanted: Wanted) -> list[Job]:
     return [job for job in listed(service) if _same(job, wanted)]
 
 
-def of_recipe(service: "OpenAI", name: str) -> list[Job]:
-    """The jobs of the recipe with that suffix, the newest first."""
+def of_recipe(service: "OpenAI", recipe: str, name: str) -> list[Job]:
+    """The jobs of the recipe, whose suffixes begin with `name`, the newest first."""
+    found = listed(service)
     begin = f"{stem(name)}-"
     length = len(begin) + MARK_DIGITS
+    own: set[str] = set()
+    if any(not job.suffix for job in found):
+        begun = files.name_of(recipe, "train", "").removesuffix(".jsonl")
+        own = {file.id for file in files.listed(service) if file.name.startswith(begun)}
     return [
-        job for job in listed(service) if len(job.suffix) == length and job.suffix.startswith(begin)
+        job
+        for job in found
+        if (len(job.suffix) == length and job.suffix.startswith(begin))
+        or (not job.suffix and job.training_file in own)
     ]
 
 
 def _same(job: Job, wanted: Wanted) -> bool:
-    if job.suffix:
-        return job.suffix == wanted.suffix and job.model == wanted.model
-    rest = (job.model, job.seed, job.training_file, job.validation_file)
-    return rest == (wanted.model, wanted.seed, wanted.training_file, wanted.validation_file)
+    if job.model != wanted.model:
+        return False
+    if job.suffix or job.tuned:
+        return job.suffix == wanted.suffix or job.tuned.endswith(f"-{wanted.suffix}")
+    rest = (job.seed, job.training_file, job.validation_file)
+    return rest == (wanted.seed, wanted.training_file, wanted.validation_file)
 
 
 def read(service: "OpenAI", name: str) -> Job:

@@ -7,6 +7,7 @@ What the job is stands in forms.py, how it is sent in finetuning.py.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ PATHS = {"chat": "/chat/completions", "text": "/completions"}
 """Where the deployed model is asked, by cloud.task."""
 FORMS = {"chat": "messages", "text": "text and ground_truth"}
 SMOKE_TOKENS = 16
+BYTES_A_TOKEN = 3
+"""Of text in any language at least; English has four."""
 HOSTED = "the service's own machines"
 
 logs = registry_pipeline.logs  # both kinds of job have steps, which are runs of their own
@@ -92,6 +95,7 @@ def _planned(
     cloud: "Cloud | None",
     model: Foundation | None,
     notes: tuple[str, ...] = (),
+    size: int = 0,
 ) -> Planned:
     settings = recipe.cloud
     trains = None if forms.hosted(recipe) else foundation.machine(cloud, recipe)
@@ -101,7 +105,10 @@ def _planned(
     short = tuple(
         f"quota:  {quotas.line(q)}" for q in quota if q.what == "train" and q.enough is False
     )
-    train, deploy = train_cost(recipe, trains, short), foundation_endpoint.serving_cost(recipe)
+    train, deploy = (
+        train_cost(recipe, trains, short, size),
+        foundation_endpoint.serving_cost(recipe),
+    )
     label = cloud.label() if cloud else ""
     rows = list(_rows(recipe, path, cloud, model, trains, label))
     rows += [
@@ -168,14 +175,12 @@ def described(model: Foundation) -> str:
     return f"{text} ({said})" if said else text
 
 
-def train_cost(recipe: Recipe, machine: Instance | None, warnings: tuple[str, ...] = ()) -> Cost:
-    """What the job can cost; on the service's own machines nobody knows before."""
+def train_cost(
+    recipe: Recipe, machine: Instance | None, warnings: tuple[str, ...] = (), size: int = 0
+) -> Cost:
+    """What the job can cost; on the service's own machines by the `size` of the rows in bytes."""
     if machine is None:
-        return Cost(
-            line="bills by the trained token, at a price that only the studio shows",
-            unknown="the service's own machines bill by the trained token, at a price that only "
-            "the studio shows: name a machine in cloud.instance_type, whose price is known.",
-        )
+        return _token_cost(recipe, size)
     if machine.per_hour is None:
         return Cost(line="costs at most: not known (see the note)", unknown=machine.unknown_price)
     longest = recipe.cloud.max_hours
@@ -183,6 +188,25 @@ def train_cost(recipe: Recipe, machine: Instance | None, warnings: tuple[str, ..
         line=f"costs at most {money(longest * machine.per_hour)} (1 x {hours(longest)} x "
         f"${machine.per_hour:,.4g}), as long as somebody follows it",
         warnings=warnings,
+    )
+
+
+def _token_cost(recipe: Recipe, size: int) -> Cost:
+    model = recipe.cloud.model.partition("@")[0].partition(":")[0]
+    price, epochs = prices.per_million(model), math.ceil(recipe.training.epochs)
+    if price is None:
+        return Cost(
+            line="bills by the trained token, at a price that only the studio shows",
+            unknown="the service's own machines bill by the trained token, and the price of "
+            f"{model} is not known: write finetuning: {{{model}: …}} (dollars a million tokens, "
+            f"from the studio) and instances: {{}} into a YAML file and set {prices.OWN} to it.",
+        )
+    if not size:
+        return Cost(line=f"costs ${price:g} per million tokens of the rows and epoch")
+    millions = size / BYTES_A_TOKEN / 1e6
+    return Cost(
+        line=f"costs about {money(epochs * millions * price)} ({epochs} x {millions:.3g} million "
+        f"tokens x ${price:g}, tokens estimated by {BYTES_A_TOKEN} bytes each)"
     )
 
 
@@ -266,7 +290,9 @@ def _submit(work: Work, model: Foundation, made: "Rows", name: str) -> "Job":
 
     cloud, recipe = work.cloud, work.recipe
     specs.timeout_seconds(recipe)
-    planned = _planned(recipe, work.path, cloud, model, check(model, recipe, cloud))
+    planned = _planned(
+        recipe, work.path, cloud, model, check(model, recipe, cloud), made.train.stat().st_size
+    )
     say(text(planned))
     say(f"rows:   {', '.join(f'{count:,} for {kind}' for kind, count in made.counts.items())}")
     agree(planned, "train", work.yes)

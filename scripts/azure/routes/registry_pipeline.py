@@ -157,12 +157,12 @@ def _submit(work: Work, parts: "Parts", made: "Rows", name: str) -> "Job":
     planned = _plan(recipe, work.path, cloud, parts, name, made)
     say(text(planned))
     agree(planned, "train", work.yes)
-    if lacking := identities.check(cloud, recipe, "train"):
+    tags = _tags(work)
+    jobs.ensure_compute(cloud, recipe, tags)  # a new one has the identity that is asked for next
+    if lacking := identities.check_storage(cloud, recipe):
         for sentence in lacking:
             say(f"access: {sentence}")
         raise CloudError("nothing was submitted: give the roles above first.")
-    tags = _tags(work)
-    jobs.ensure_compute(cloud, recipe, tags)
     files = {"train": made.train, "validation": made.validation, "test": made.test}
     brought = {
         kind: assets.register_data(cloud, f"{names.slug(recipe.name)}-{kind}", file)

@@ -1,10 +1,11 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from scripts.azure import prices
+from scripts.azure import jobs, prices
 from scripts.azure.billing import (
     Compute,
     Inventory,
@@ -14,8 +15,13 @@ from scripts.azure.billing import (
     duration,
     read_compute,
     read_job,
+    survey,
     total,
 )
+from scripts.azure.openai import inventory as openai
+from scripts.azure.openai.inventory import Hosted, Running
+from scripts.errors import CloudError
+from tests.scripts.azure.stand_ins import cloud_of
 from tests.scripts.azure.test_splits import deployment, endpoint
 
 NOW = datetime(2026, 11, 21, 14, tzinfo=UTC)
@@ -56,6 +62,35 @@ def cluster(**more: Any) -> Compute:
             "most": 2,
             "least": 0,
             "tags": {"homeport": "1"},
+            **more,
+        }
+    )
+
+
+def hosted(**more: Any) -> Hosted:
+    return Hosted(
+        **{
+            "name": "mine/geo-1",
+            "model": "gpt-4.1-mini.ft-1",
+            "sku": "Standard",
+            "ours": True,
+            "since": NOW - timedelta(hours=2),
+            "per_hour": 1.7,
+            "resource": "/subscriptions/s/accounts/mine",
+            **more,
+        }
+    )
+
+
+def tuning(**more: Any) -> Running:
+    return Running(
+        **{
+            "job": "ftjob-1",
+            "resource": "/subscriptions/s/accounts/mine",
+            "model": "gpt-4.1-mini",
+            "status": "running",
+            "ours": True,
+            "since": NOW - timedelta(hours=1),
             **more,
         }
     )
@@ -211,3 +246,53 @@ def test_a_cluster_and_an_instance_are_read_with_the_nodes_that_bill() -> None:
     for state, nodes in (("Running", 1), ("Stopped", 0)):
         instance = {"computeType": "ComputeInstance", "properties": {"vmSize": CPU, "state": state}}
         assert read_compute({"name": "mine", "properties": instance}).nodes == nodes
+
+
+def test_a_hosted_model_of_azure_openai_bills_since_it_stands_there() -> None:
+    free = hosted(name="mine/free", per_hour=0.0, sku="DeveloperTier")
+    unknown = hosted(name="mine/new", per_hour=None)
+    found = bill(inventory(hosted=(hosted(), free, unknown), tuning=(tuning(),)), NOW)
+    assert [(c.what, c.name) for c in found.charges] == [
+        ("openai", "mine/geo-1"),
+        ("openai", "mine/new"),
+    ]
+    assert found.per_hour == pytest.approx(1.7)
+    assert found.accrued == pytest.approx(3.4)
+    assert found.unknown == ["gpt-4.1-mini.ft-1, Standard"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "machine"),
+    [
+        ({"resources": {"instanceTypes": [H100, CPU]}}, (H100, 1, False, "")),
+        ({"settings": {"default_compute": "/subscriptions/s/computes/gpu"}}, ("", 1, False, "gpu")),
+        ({"settings": {"default_compute": "serverless"}}, ("", 1, False, "")),
+        ({"tags": {"homeport-machine": f"2 x {H100} spot"}}, (H100, 2, True, "")),
+        (
+            {"computeId": "/s/computes/gpu", "tags": {"homeport-machine": "x"}},
+            ("", 1, False, "gpu"),
+        ),
+    ],
+)
+def test_the_machine_of_any_kind_of_job_is_read(
+    properties: dict[str, Any], machine: tuple[str, int, bool, str]
+) -> None:
+    found = read_job({"name": "p", "properties": properties})
+    assert (found.instance_type, found.nodes, found.spot, found.compute) == machine
+
+
+def test_the_tag_of_a_machine_is_read_back() -> None:
+    read = jobs.machine({"tags": jobs.machine_tag(H100, 4, spot=True)})
+    assert read == jobs.Machine(instance=H100, nodes=4, spot=True, compute="")
+
+
+def test_where_azure_openai_refuses_the_rest_is_known_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(cloud: Any, recipe: Any) -> Any:
+        raise CloudError("Azure answered 403")
+
+    monkeypatch.setattr(openai, "survey", refuse)
+    rest = SimpleNamespace(all=lambda *_, **__: [])
+    found = survey(replace(cloud_of(), rest=cast(Any, rest)))
+    assert (found.jobs, found.hosted, found.unread) == ((), (), "Azure answered 403")

@@ -6,7 +6,15 @@ from typing import Any, cast
 
 import pytest
 
-from scripts.azure.identities import BLOB_READ, BLOB_WRITE, CONTRIBUTOR, PULL, SECRETS, check
+from scripts.azure.identities import (
+    BLOB_READ,
+    BLOB_WRITE,
+    CONTRIBUTOR,
+    PULL,
+    SECRETS,
+    check,
+    check_storage,
+)
 from scripts.azure.retry import NotFound, Refused
 from scripts.errors import CloudError
 from tests import local_azure as local
@@ -213,3 +221,31 @@ def test_the_local_azure_has_the_roles_that_azure_gives(tmp_path: Path) -> None:
         stranger = replace(cloud, workspace=replace(cloud.workspace, principal_id="stranger"))
         assert len(check(stranger, with_secret, "train")) == 2
         assert server.report()["problems"] == []
+
+
+def test_azures_own_code_runs_as_the_cluster_which_needs_an_identity(azure: Azure) -> None:
+    assert check_storage(azure.cloud(), recipe()) == []
+    azure.cluster()
+    (sentence,) = check_storage(azure.cloud(), recipe(compute="gpus"))
+    assert sentence.startswith("compute gpus has no identity to read rows and write the model")
+    assert "az ml compute update --name gpus --identity-type SystemAssigned" in sentence
+
+
+def test_the_cluster_needs_the_storage_role_where_no_key_stands_in_for_it(
+    azure: Azure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    azure.cluster(principalId=NODE)
+    assert check_storage(azure.cloud(), recipe(compute="gpus")) == []
+    assert "the workspace's storage key stands in for it" in capsys.readouterr().err
+    azure.resources[DATASTORE]["properties"]["credentials"]["credentialsType"] = "None"
+    (sentence,) = check_storage(azure.cloud(), recipe(compute="gpus"))
+    assert "may not read rows and write a model" in sentence
+    assert f"'{BLOB_WRITE.name}' --assignee-object-id {NODE}" in sentence
+    azure.roles = {(NODE, BLOB_WRITE.ids[0], STORAGE)}
+    assert check_storage(azure.cloud(), recipe(compute="gpus")) == []
+
+
+def test_roles_that_may_not_be_read_hold_up_no_job(azure: Azure) -> None:
+    azure.cluster(principalId=NODE)
+    azure.refuses = 403
+    assert check_storage(azure.cloud(), recipe(compute="gpus")) == []

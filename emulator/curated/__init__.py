@@ -1,0 +1,1 @@
+"""Programs that the local Azure brings itself, as Azure does: they run in its nodes, not in it."""
