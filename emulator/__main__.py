@@ -38,6 +38,15 @@ def main() -> None:
         help="the same, as the engine dials it",
     )
     parser.add_argument("--network", default="", help="Docker network of jobs and deployments")
+    parser.add_argument(
+        "--train-image", default="train", metavar="IMAGE", help="trains for Azure's other routes"
+    )
+    parser.add_argument(
+        "--serve-image", default="serve", metavar="IMAGE", help="serves models without an image"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="for the tiny base model, which may stay"
+    )
     given = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,9 +65,16 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
     """Start all parts; `stack` ends them."""
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for before in ("journal", "jobs", "deployments", "nodes"):
+    for before in ("journal", "jobs", "deployments", "nodes", "tuned"):
         shutil.rmtree(folder / before, ignore_errors=True)
-    settings = Settings(folder=folder, mode=given.mode, registry=given.registry)
+    settings = Settings(
+        folder=folder,
+        mode=given.mode,
+        registry=given.registry,
+        train_image=given.train_image,
+        serve_image=given.serve_image,
+        cache_folder=given.cache.resolve() if given.cache else None,
+    )
     files = certificates.ensure(folder / "pki")
     found = azurite.find(Path(".cache/azurite").resolve())
     storage = azurite.start(found, folder / "storage", settings.account, files)
@@ -81,7 +97,8 @@ def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
     if given.mode == "docker":
         from emulator.nodes.docker import DockerNodes
 
-        return DockerNodes(given.engine_registry, given.network or None, ca)
+        own = (given.train_image, given.serve_image)
+        return DockerNodes(given.engine_registry, given.network or None, ca, own)
     from emulator.nodes.host import HostNodes
 
     return HostNodes(folder)

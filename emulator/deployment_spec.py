@@ -1,4 +1,8 @@
-"""What a deployment resource asks for, read and checked: image, routes, model, code, limits."""
+"""What a deployment resource asks for, read and checked: image, routes, model, code, limits.
+
+An MLflow model may come without an environment and code: the service then brings its own image,
+which is here our serve image.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,8 +71,11 @@ def read(azure: Azure, resource: Resource) -> Spec:
     Azure does not know how."""
     properties = resource["properties"]
     _refuse_unknown(azure, properties)
-    environment = _asset(azure, properties.get("environmentId"), "environment")
-    routes = {**DEFAULT_ROUTES, **(environment["properties"].get("inferenceConfig") or {})}
+    if _is_mlflow(azure, properties):
+        environment: dict[str, Any] = {"image": azure.settings.serve_image}
+    else:
+        environment = _asset(azure, properties.get("environmentId"), "environment")["properties"]
+    routes = {**DEFAULT_ROUTES, **(environment.get("inferenceConfig") or {})}
     ports = {route["port"] for route in routes.values()}
     if len(ports) > 1:
         raise _unknown(azure, "routes of an environment on more than one port")
@@ -91,7 +98,7 @@ def read(azure: Azure, resource: Resource) -> Spec:
     if code:
         _asset(azure, code.get("codeId"), "code")
     return Spec(
-        image=_image(environment["properties"]),
+        image=_image(environment),
         port=ports.pop(),
         scoring_path=routes["scoringRoute"]["path"],
         liveness=_probe(properties, "livenessProbe", routes, azure.settings.hurry),
@@ -105,6 +112,14 @@ def read(azure: Azure, resource: Resource) -> Spec:
         concurrency=concurrency,
         instances=_instances(resource),
     )
+
+
+def _is_mlflow(azure: Azure, properties: dict[str, Any]) -> bool:
+    """Whether the service brings the environment: for an MLflow model that names none."""
+    if properties.get("environmentId") or not properties["model"]:
+        return False
+    model = _asset(azure, properties["model"], "model")
+    return str(model["properties"].get("modelType", "")).lower() == "mlflow_model"
 
 
 def _image(environment: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Run history: what became of a job, where its logs are, and where its outputs.
 
-The status, times, error and logs come from the run record that runner.py keeps; log URLs carry a
-SAS and are read from storage, with Range where a follower goes on from the byte it has.
+The status, times, error and logs come from the run record that the job's runner keeps; log URLs
+carry a SAS and are read from storage, with Range where a follower goes on from the byte it has.
 """
 
 from collections.abc import Mapping
@@ -61,9 +61,15 @@ class History:
         return Reply(200, {"runMetadata": run, "runDefinition": None, "jobSpecification": None})
 
     def children(self, request: Request, groups: Mapping[str, str]) -> Reply:
-        """GET runs/{job}/children: none, since a command job is one run."""
+        """GET runs/{job}/children: the steps of a pipeline; those of a step are below it."""
         self._find(groups["name"])
-        return Reply(200, {"value": []})
+        jobs = self._azure.store.children(f"{self._azure.settings.workspace_id}/jobs")
+        found = [self._metadata(job["name"]) for job in jobs if self._parent(job) == groups["name"]]
+        return Reply(200, {"value": found})
+
+    def _parent(self, job: Resource) -> str | None:
+        run = self._azure.store.get(run_id(job["id"])) or {}
+        return str(run["parent"]) if run.get("parent") else None
 
     def patch(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """PATCH runs/{job}: `hidden` archives it, tags and names are changed."""
@@ -112,7 +118,9 @@ class History:
             "description": properties.get("description"),
             "dataContainerId": f"dcid.{job['name']}",
             "hidden": bool(properties.get("isArchived")),
-            "runType": "azureml.scriptrun",
+            "runType": _type_of(job, run),
+            "rootRunId": run.get("root") or job["name"],
+            **({"parentRunId": run["parent"]} if run.get("parent") else {}),
         }
 
     def _outputs(self, job: Resource) -> dict[str, Any]:
@@ -129,6 +137,15 @@ class History:
             )
             found[name] = {"assetId": asset, "type": TYPES[type_of]}
         return found
+
+
+def _type_of(job: Resource, run: Resource) -> str:
+    kind = str(job["properties"]["jobType"]).lower()
+    if kind == "pipeline":
+        return "azureml.PipelineRun"
+    if kind == "finetuning":
+        return "azureml.finetuning"
+    return "azureml.StepRun" if run.get("parent") else "azureml.scriptrun"
 
 
 def routes(azure: Azure) -> list[Route]:

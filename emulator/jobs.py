@@ -1,21 +1,22 @@
-"""Command jobs: accepted, listed, cancelled, deleted. runner.py runs them.
+"""Jobs: accepted, listed, cancelled, deleted. runner.py runs them.
 
-Other kinds of jobs (pipelines, sweeps, fine-tuning as a service) are refused with 501.
+Command jobs are read here, pipelines in pipelines.py and fine-tuning jobs in finetuning.py; other
+kinds (sweeps, labelling, Spark) are refused with 501. The steps of a pipeline are jobs too, which
+only those who know their names get.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from emulator import commands
+from emulator import commands, finetuning, parents, pipelines
 from emulator.assets import not_found
 from emulator.azure import Azure
 from emulator.computes import quota_refusal
 from emulator.execution import ENDED, run_id
 from emulator.http import ARM, WORKSPACE, Refusal, Reply, Request, Route
 from emulator.runner import Runner
-from emulator.storage import locate
-from emulator.store import Resource, now
+from emulator.store import Resource
 
 MUTABLE = ("description", "displayName", "tags", "properties", "isArchived")
 """What a PUT of a job that is there changes; the rest of it is ignored."""
@@ -34,23 +35,28 @@ class Jobs:
         if store.get(request.path):
             with store.changed(request.path) as job:
                 job["properties"].update({k: given[k] for k in MUTABLE if given.get(k) is not None})
-            return Reply(200, self._shown(request.path))
-        if str(given.get("jobType", "")).lower() != "command":
-            raise Refusal(501, "NotEmulated", "Of jobs only command jobs are run here.")
+            return Reply(200, self._answer(request))
+        kind = str(given.get("jobType", "")).lower()
+        if kind not in ("command", "pipeline", "finetuning"):
+            raise Refusal(501, "NotEmulated", f"Jobs of the kind {kind} are not run here.")
         if fault := self._azure.faults.take("quota", path=request.path):
-            resources = given.get("resources") or {}
-            raise quota_refusal(self._azure, str(resources.get("instanceType")), fault.cause)
-        properties = self._accepted(groups["name"], given)
+            raise quota_refusal(self._azure, self._machine(kind, given), fault.cause)
+        match kind:
+            case "pipeline":
+                properties = pipelines.accepted(self._azure, groups["name"], given)
+            case "finetuning":
+                properties = finetuning.accepted(self._azure, groups["name"], given)
+            case _:
+                properties = self._accepted(groups["name"], given)
         store.put(request.path, {"properties": properties})
-        record = {"status": "NotStarted", "startTimeUtc": None, "endTimeUtc": None, "error": None}
-        store.put(run_id(request.path), {**record, "submitted": now(), "logs": {}})
-        answer = self._shown(request.path)
+        parents.begin(self._azure, request.path)
+        answer = self._answer(request)
         self._runner.submit(request.path)
         return Reply(201, answer)
 
     def get(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET."""
-        return Reply(200, self._shown(request.path))
+        return Reply(200, self._answer(request))
 
     def listed(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """GET the collection, newest first: listViewType, jobType and tag are heeded."""
@@ -58,6 +64,8 @@ class Jobs:
         kind, tag = request.query.get("jobType", "").lower(), request.query.get("tag", "")
         found = []
         for job in reversed(self._azure.store.children(request.path)):
+            if (self._azure.store.get(run_id(job["id"])) or {}).get("parent"):
+                continue
             archived = bool(job["properties"].get("isArchived"))
             if view != "all" and archived != (view == "archivedonly"):
                 continue
@@ -65,6 +73,7 @@ class Jobs:
                 continue
             if tag and not _has_tag(job, tag):
                 continue
+            job["properties"] = _of_its_time(job["properties"], request)
             found.append(job)
         return Reply(200, {"value": found})
 
@@ -102,10 +111,22 @@ class Jobs:
             raise not_found(job_id)
         return found
 
+    def _answer(self, request: Request) -> Resource:
+        """The job as the request's api-version knows it."""
+        found = self._shown(request.path)
+        return {**found, "properties": _of_its_time(found["properties"], request)}
+
+    def _machine(self, kind: str, given: Mapping[str, Any]) -> str:
+        """What a job is to run on."""
+        if kind == "pipeline":
+            return pipelines.machine(self._azure, given)
+        if kind == "finetuning":
+            return finetuning.machine(given)
+        return str((given.get("resources") or {}).get("instanceType"))
+
     def _accepted(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """The job as the service completes it; Refusal 400 where it cannot run."""
-        settings = self._azure.settings
-        inputs, outputs = given.get("inputs") or {}, dict(given.get("outputs") or {})
+        inputs, outputs = given.get("inputs") or {}, given.get("outputs") or {}
         commands.check(str(given["command"]), inputs, outputs)
         limits = given.get("limits") or {}
         if limits.get("timeout"):
@@ -118,46 +139,15 @@ class Jobs:
             uri = str(spec.get("uri") or "")
             if uri.startswith(("/subscriptions/", "azureml:/subscriptions/")):
                 self._must_be_there(f"input {key}", uri.removeprefix("azureml:"))
-        for key, spec in outputs.items():
-            outputs[key] = {"mode": "ReadWriteMount", **_set(spec)}
-            uri = outputs[key].get("uri") or (
-                f"azureml://datastores/workspaceblobstore/paths/azureml/{name}/{key}/"
-            )
-            uri = uri.replace("${{name}}", name).replace("${{output_name}}", key)
-            try:
-                locate(uri, settings, self._azure.store)
-            except KeyError:
-                raise Refusal(400, "UserError", f"Output {key}: there is no {uri}.") from None
-            outputs[key]["uri"] = uri
-        outputs["default"] = {
-            "jobOutputType": "uri_folder",
-            "mode": "ReadWriteMount",
-            "uri": f"azureml://datastores/workspaceartifactstore/ExperimentRun/dcid.{name}",
-        }
-        tracking = f"azureml://{settings.api.removeprefix('https://')}/mlflow/v1.0"
-        studio = f"https://ml.azure.com/runs/{name}?wsid={settings.workspace_id}"
+        resources = parents.given(given.get("resources"))
         return {
-            "description": None,
-            "displayName": name,
-            "experimentName": "Default",
-            "isArchived": False,
-            "computeId": None,
-            "componentId": None,
             "codeId": None,
             "distribution": None,
             "limits": None,
-            "tags": {},
-            "properties": {},
             "environmentVariables": {},
-            **_set(given),
-            "resources": {"instanceCount": 1, "shmSize": "2g", **_set(given.get("resources"))},
+            **parents.completed(self._azure, name, given),
+            "resources": {"instanceCount": 1, "shmSize": "2g", **resources},
             "inputs": inputs,
-            "outputs": outputs,
-            "status": "Starting",
-            "services": {
-                "Tracking": _service("Tracking", f"{tracking}{settings.workspace_id}?"),
-                "Studio": _service("Studio", studio),
-            },
         }
 
     def _must_be_there(self, member: str, arm_id: str) -> None:
@@ -169,21 +159,10 @@ class Jobs:
         raise Refusal(400, "UserError", f"{member}: {arm_id} was not found.")
 
 
-def _set(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is given and not null."""
-    return {key: value for key, value in (given or {}).items() if value is not None}
-
-
-def _service(kind: str, endpoint: str) -> dict[str, Any]:
-    return {
-        "jobServiceType": kind,
-        "endpoint": endpoint,
-        "port": None,
-        "status": None,
-        "errorMessage": None,
-        "properties": None,
-        "nodes": None,
-    }
+def _of_its_time(properties: dict[str, Any], request: Request) -> dict[str, Any]:
+    if str(properties.get("jobType", "")).lower() != "finetuning":
+        return properties
+    return finetuning.shown(properties, request.api_version)
 
 
 def _has_tag(job: Resource, tag: str) -> bool:

@@ -1,6 +1,7 @@
 """Writes a model as the catalog's training does: an MLflow folder of the transformers flavor.
 
     write(tuned.folder, to, task="chat-completion", base="azureml://registries/…")
+    register(azure, "phi-3", uri="azureml://datastores/…", job="job-1", base="azureml://…")
 
 MLmodel names what lies beside it: `model/` with the weights, `components/tokenizer/`, and files
 that say what a Python needs to load it. The server finds `model/` by its config.json.
@@ -12,6 +13,8 @@ import shutil
 import uuid
 from pathlib import Path
 from typing import Any
+
+from emulator.azure import Azure
 
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "accelerate")
@@ -70,6 +73,35 @@ def write(model: Path, to: Path, *, task: str, base: str) -> None:
     (to / "MLmodel").write_text(_yaml(said), encoding="utf-8")
     for file in to.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
+
+
+def register(azure: Azure, name: str, *, uri: str, job: str, base: str) -> str:
+    """Make what lies at `uri` the next version of a model of the workspace; the version's id."""
+    container = f"{azure.settings.workspace_id}/models/{name}"
+    known = azure.store.get(container)
+    version = str(known["properties"]["nextVersion"]) if known else "1"
+    settings = azure.settings
+    place = uri.removeprefix("azureml://")
+    properties: dict[str, Any] = {
+        "isAnonymous": False,
+        "isArchived": False,
+        "description": None,
+        "flavors": {"python_function": {"data": {}}},
+        "modelType": "mlflow_model",
+        "modelUri": (
+            f"azureml://subscriptions/{settings.subscription}/resourcegroups/"
+            f"{settings.resource_group}/workspaces/{settings.workspace}/{place.rstrip('/')}/"
+        ),
+        "jobName": job,
+        "tags": {},
+        "properties": {"baseModelId": base},
+        "provisioningState": "Succeeded",
+    }
+    made = azure.store.put(f"{container}/versions/{version}", {"properties": properties})
+    counted: dict[str, Any] = {"isArchived": False, "tags": {}, "properties": {}}
+    counted |= {"latestVersion": version, "nextVersion": str(int(version) + 1)}
+    azure.store.put(container, {"properties": counted})
+    return str(made["id"])
 
 
 def _yaml(value: Any) -> str:

@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from emulator.assets import ADDRESS
 from emulator.azure import Azure
 from emulator.execution import ENDED, Ended, run_id
 from emulator.http import Refusal
@@ -337,8 +336,3 @@ def upload(azure: Azure, folder: Path, uri: str) -> int:
 
 def clean(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def place_of(asset: Mapping[str, Any]) -> str:
-    """Where the bytes of a version of an asset lie."""
-    return next(str(asset["properties"][key]) for key in ADDRESS.values() if key in asset["properties"])

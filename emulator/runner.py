@@ -1,4 +1,5 @@
-"""Runs command jobs: one thread each, which has the data here, runs the processes and tells of it.
+"""Runs jobs: one thread each. Of command jobs it has the data here, runs the processes and tells
+of it; pipelines.py and finetuning.py do so for theirs.
 
     runner = Runner(azure)
     runner.submit(job_id)        the job's resource is in the store, with all its outputs' URIs
@@ -15,14 +16,13 @@ import re
 import shlex
 import shutil
 import threading
-import traceback
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from emulator.azure import Azure
 from emulator.commands import fill
-from emulator.execution import ENDED, Ended, Execution, Live, Preempted, run_id
+from emulator.execution import Ended, Execution, Live, Preempted
+from emulator.finetuning import FineTuning
 from emulator.nodes import Mount, NodeError, Program
 from emulator.outputs import (
     DataError,
@@ -33,8 +33,20 @@ from emulator.outputs import (
     job_mount,
     outputs_of,
 )
-from emulator.store import now
+from emulator.parents import Record
+from emulator.pipelines import Pipeline
 from emulator.tracking import environment
+
+
+class Work(Protocol):
+    """One job of any kind."""
+
+    @property
+    def thread(self) -> threading.Thread:
+        """Which carries it out; not begun yet."""
+
+    def cancel(self) -> None:
+        """Ask for its end."""
 
 
 class Runner:
@@ -42,11 +54,17 @@ class Runner:
 
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Work] = {}
 
     def submit(self, job_id: str) -> None:
         """Begin the job in the background."""
-        job = Job(self._azure, job_id)
+        resource = self._azure.store.get(job_id)
+        if resource is None:
+            raise KeyError(job_id)
+        kind = str(resource["properties"]["jobType"]).lower()
+        makers: dict[str, Callable[[Azure, str], Work]]
+        makers = {"command": Job, "pipeline": Pipeline, "finetuning": FineTuning}
+        job = makers[kind](self._azure, job_id)
         self._jobs[job_id.lower()] = job
         job.thread.start()
 
@@ -76,45 +94,29 @@ class Job:
         self._name = str(resource["name"])
         self._properties: dict[str, Any] = resource["properties"]
         self._folder = azure.settings.folder / "jobs" / re.sub(r"[^\w.-]", "_", self._name)
-        self._live = Live(azure=azure, job_id=job_id, properties=self._properties, note=self._note)
-        self._status = threading.Lock()
-        self._over = False
+        self._record = Record(azure, job_id)
+        self._live = Live(
+            azure=azure,
+            job_id=job_id,
+            properties=self._properties,
+            note=self._record.note,
+            canceled=self._record.canceled,
+        )
+        self._note = self._record.note
         self.thread = threading.Thread(target=self._run, name=f"job-{self._name}", daemon=True)
 
     def cancel(self) -> None:
         """Ask for its end; one that has just ended stays as it is."""
-        with self._status:
-            if not self._over:
-                self._live.canceled.set()
-                self._keep("CancelRequested")
-
-    def _note(self, status: str, **record: Any) -> None:
-        """Keep the status, unless the job is to be cancelled, and what else history is to say."""
-        with self._status:
-            if self._live.canceled.is_set() and status not in ENDED:
-                return
-            self._over = status in ENDED
-            self._keep(status, **record)
-
-    def _keep(self, status: str, **record: Any) -> None:
-        with suppress(KeyError), self._azure.store.changed(run_id(self._id)) as run:
-            run.update(status=status, **record)
-        with suppress(KeyError), self._azure.store.changed(self._id) as job:
-            job["properties"]["status"] = status
+        self._record.cancel()
 
     def _run(self) -> None:
-        error: dict[str, Any] | None = None
-        try:
-            self._node_by_node()
-            status = "Completed"
-        except Ended as end:
-            status = end.status
-            error = _error(end.code, str(end)) if end.code else None
-        except Exception as bug:
-            self._azure.journal.problem(f"job {self._name}: {traceback.format_exc()}")
-            status, error = "Failed", _error("SystemError", repr(bug))
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._note(status, endTimeUtc=now(), error=error)
+        def work() -> None:
+            try:
+                self._node_by_node()
+            finally:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+        self._record.end(work)
 
     def _node_by_node(self) -> None:
         attempt = 0
@@ -128,7 +130,7 @@ class Job:
                 shutil.rmtree(self._folder)
 
     def _on_a_node(self, attempt: int) -> None:
-        self._look_for_cancel()
+        self._record.look_for_cancel()
         self._note("Preparing")
         image = self._image()
         try:
@@ -143,7 +145,7 @@ class Job:
             raise Ended("Failed", "DataAccessError", str(error)) from error
         outputs = self._outputs(given, mounts)
         values = {name: self._as_seen(value) for name, value in given.items()}
-        self._look_for_cancel()
+        self._record.look_for_cancel()
         program = Program(
             name=f"homeport-job-{self._name}-{attempt}",
             image=image,
@@ -230,22 +232,10 @@ class Job:
             **self._properties["environmentVariables"],
         }
 
-    def _look_for_cancel(self) -> None:
-        if self._live.canceled.is_set():
-            raise Ended("Canceled")
-
 
 def _data_variables(values: Mapping[str, str]) -> dict[str, str]:
     """AZURE_ML_INPUT_x and AZURE_ML_OUTPUT_x."""
     return {
         f"AZURE_ML_{name.replace('inputs.', 'INPUT_', 1).replace('outputs.', 'OUTPUT_', 1)}": value
         for name, value in values.items()
-    }
-
-
-def _error(code: str, message: str) -> dict[str, Any]:
-    """As run history tells it (runhistory's ErrorResponse)."""
-    return {
-        "error": {"code": "UserError", "message": message, "innerError": {"code": code}},
-        "time": now(),
     }

@@ -4,7 +4,8 @@
 
 A run of MLflow is the run of a command job here; its id is the job's name, its tags are the job's.
 Parameters and metrics lie in the store below the job, artifacts in storage beside the job's logs.
-Runs and experiments cannot be made over MLflow, and a search has no filter: those answer 501.
+Runs and experiments cannot be made over MLflow: that answers 501. A search knows one filter, by the
+root or the parent of a pipeline's steps.
 
 Addresses, and what they carry: azureml-mlflow 1.62.0 (_restclient/run_artifact, _store) with
 MLflow 3, which asks below mlflow/v2.0 whatever version MLFLOW_TRACKING_URI has. Limits: "Service
@@ -13,6 +14,7 @@ has the service's words too; those for metrics are known from Microsoft's own cl
 """
 
 import datetime
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -32,6 +34,7 @@ TOKEN_SECONDS = 7 * 24 * 3600
 """A run's token outlives the job, so that nobody has to renew it; how long Azure's holds is not
 documented."""
 
+FILTER = re.compile(r"tags\.`?(mlflow\.(?:root|parent)RunId)`?\s*=\s*['\"]([^'\"]+)['\"]")
 STATUSES = {
     "Running": "RUNNING",
     "Finalizing": "RUNNING",
@@ -72,6 +75,17 @@ def experiment_id(settings: Settings, name: str) -> str:
     return str(uuid.uuid5(uuid.UUID(settings.guid), name))
 
 
+def note_metrics(azure: Azure, job_id: str, values: Mapping[str, float], step: int) -> None:
+    """Log metrics of a run that this Azure carries out itself."""
+    store, moment = azure.store, int(time.time() * 1000)
+    if store.get(f"{job_id}/history/tracking") is None:
+        store.put(f"{job_id}/history/tracking", {"params": {}, "metrics": {}})
+    with store.changed(f"{job_id}/history/tracking") as logged:
+        for key, value in values.items():
+            row = {"key": key, "value": value, "timestamp": moment, "step": step}
+            logged["metrics"].setdefault(key, []).append(row)
+
+
 class MlflowRefusal(Refusal):
     """A refusal as the service's MLflow front words it: its envelope, and MLflow's error code."""
 
@@ -98,10 +112,15 @@ class Tracking:
     def search(self, request: Request, groups: Mapping[str, str]) -> Reply:
         """POST runs/search: all runs of the experiments, newest first."""
         asked = request.json()
-        if asked.get("filter") or asked.get("order_by"):
-            raise Refusal(501, "NotEmulated", "Runs are listed without filter and order here.")
         wanted = set(asked.get("experiment_ids") or [])
         found = [job for job in reversed(self._jobs()) if self._experiment_id(job) in wanted]
+        if asked.get("order_by"):
+            raise Refusal(501, "NotEmulated", "Runs are listed without an order here.")
+        if filter_ := str(asked.get("filter") or ""):
+            by = FILTER.fullmatch(filter_.strip())
+            if by is None:
+                raise Refusal(501, "NotEmulated", f"Runs are not filtered by {filter_} here.")
+            found = [job for job in found if self._lineage(job).get(by[1]) == by[2]]
         most = int(asked.get("max_results") or 1000)
         return Reply(200, {"runs": [self._run(job) for job in found[:most]]})
 
@@ -206,6 +225,12 @@ class Tracking:
     def _experiment_id(self, job: Resource) -> str:
         return experiment_id(self._azure.settings, _experiment(job))
 
+    def _lineage(self, job: Resource) -> dict[str, str]:
+        """MLflow's tags of the runs above it."""
+        state = self._azure.store.get(run_id(job["id"])) or {}
+        tags = {"mlflow.rootRunId": str(state.get("root") or job["name"])}
+        return tags | ({"mlflow.parentRunId": state["parent"]} if state.get("parent") else {})
+
     def _logged(self, job: Resource) -> Resource:
         """A copy of what the job has logged."""
         return self._azure.store.get(_logged_id(job)) or {"params": {}, "metrics": {}}
@@ -244,7 +269,7 @@ class Tracking:
         host = settings.api.removeprefix("https://")
         number = self._experiment_id(job)
         tags = {
-            "mlflow.rootRunId": job["name"],
+            **self._lineage(job),
             "mlflow.runName": name,
             "mlflow.user": job["systemData"]["createdBy"],
             **properties["tags"],

@@ -17,7 +17,7 @@ from train import recipe as recipes
 from train.recipe import Recipe
 
 DEFAULT_RECIPE = "recipes/tiny-ja.yaml"
-ELSEWHERE = re.compile(r"^(hf|azureml):|[*?\[]")
+ELSEWHERE = re.compile(r"^(hf|azureml|https):|[*?\[]")
 """Names of rows that are no path of this machine, or many."""
 TRAINING_BYTES = 2 * GIGABYTE
 """What training takes at the very least; a large model's need is checked where it is loaded."""

@@ -1,7 +1,8 @@
 """The local Azure, started and stopped: containers of docker-compose.yml, or a process here.
 
 What the cloud verbs need to reach it stands in `.cache/rehearsal/env`; with those variables set,
-they all work against it. Its state is forgotten when it stops; the images pushed to it stay.
+they all work against it. Its state is forgotten when it stops; the images pushed to it stay, and so
+does the base model of what it trains itself.
 """
 
 import json
@@ -26,6 +27,8 @@ from scripts.settings import CACHE, ROOT, relative
 
 FOLDER = CACHE / "rehearsal"
 IMAGES = CACHE / "rehearsal-images"
+BASES = CACHE / "rehearsal-bases"
+"""The tiny base model, which the routes of Azure's own training start from here."""
 ENV = FOLDER / "env"
 STATE = FOLDER / "process.json"
 LOG = CACHE / "rehearsal.log"
@@ -47,6 +50,7 @@ class LocalAzure:
         self.forget()
         FOLDER.mkdir(parents=True)
         IMAGES.mkdir(exist_ok=True)
+        self._bring_bases()
         if isinstance(self.runtime, Compose):
             self._start_containers(self.runtime)
         else:
@@ -56,11 +60,19 @@ class LocalAzure:
     def _mode(self) -> str:
         return "containers" if isinstance(self.runtime, Compose) else "processes of this machine"
 
+    def _bring_bases(self) -> None:
+        """Bases that were made here before need not be made again, which takes a minute."""
+        BASES.mkdir(exist_ok=True)
+        for made in CACHE.glob("tiny-*"):
+            if (made / "config.json").is_file() and not (BASES / made.name).exists():
+                shutil.copytree(made, BASES / made.name)
+
     def _start_containers(self, compose: Compose) -> None:
         compose.build("azure")
         if compose.as_root:
             give(FOLDER, IMAGE_USER)
             give(IMAGES, IMAGE_USER)
+            give(BASES, IMAGE_USER)
         if compose.run("up", "--detach", "--wait", "azure", extra=self._variables()):
             compose.run("logs", "--no-log-prefix", "--tail", "15", *SERVICES)
             self.stop()
@@ -68,12 +80,19 @@ class LocalAzure:
 
     def _variables(self) -> dict[str, str]:
         group = SOCKET.stat().st_gid if SOCKET.exists() else 0
-        return {"HOMEPORT_REHEARSAL": str(FOLDER), "HOMEPORT_DOCKER_GID": str(group)}
+        return {
+            "HOMEPORT_REHEARSAL": str(FOLDER),
+            "HOMEPORT_REHEARSAL_BASES": str(BASES),
+            "HOMEPORT_DOCKER_GID": str(group),
+        }
 
     def _start_process(self) -> None:
         with LOG.open("wb") as stream:
             process = subprocess.Popen(
-                [str(setup.python()), "-m", "emulator", "--folder", str(FOLDER), "--mode", "host"],
+                [
+                    *(str(setup.python()), "-m", "emulator", "--mode", "host"),
+                    *("--folder", str(FOLDER), "--cache", str(BASES)),
+                ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -126,6 +145,7 @@ class LocalAzure:
             if self.runtime.as_root and FOLDER.is_dir():
                 give(FOLDER, 0)
                 give(IMAGES, 0)
+                give(BASES, 0)
         return was
 
     def forget(self) -> None:

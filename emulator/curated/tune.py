@@ -284,7 +284,8 @@ def keep(model: Any, tokenizer: Any, folder: Path, name: str, defaults: dict[str
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,21 @@ class DockerNodes:
     mode = "docker"
 
     def __init__(
-        self, engine_registry: str, network: str | None = None, ca: Path | None = None
+        self,
+        engine_registry: str,
+        network: str | None = None,
+        ca: Path | None = None,
+        own: Collection[str] = (),
     ) -> None:
-        """`engine_registry` is HOST:PORT; NodeError where there is no engine."""
+        """`engine_registry` is HOST:PORT; NodeError where there is no engine.
+
+        `own` are images of this engine, by their local names, that Azure brings and nobody pushes.
+        """
         import docker
 
         self._registry = engine_registry
         self._network = network
+        self._own = frozenset(own)
         self._ca = ca.resolve() if ca else None
         self._lock = threading.Lock()
         self._running: dict[str, DockerContainer] = {}
@@ -60,6 +69,9 @@ class DockerNodes:
         """Have the engine fetch it, which takes no time where it was made here."""
         from docker.errors import APIError
 
+        if image in self._own:
+            self._look_for(image)
+            return
         repository, digest = self._place(image)
         try:
             self._client.api.pull(repository, tag=digest)
@@ -94,12 +106,14 @@ class DockerNodes:
             options["network"] = self._network
         elif program.port:
             options["ports"] = {f"{program.port}/tcp": ("127.0.0.1", None)}
-        repository, digest = self._place(program.image)
+        image = program.image
+        if image not in self._own:
+            image = "@".join(self._place(image))
         with self._lock:
             if self._closed:
                 raise NodeError("This Azure is being closed down.")
             try:
-                container = self._client.containers.create(f"{repository}@{digest}", **options)
+                container = self._client.containers.create(image, **options)
             except APIError as error:
                 raise NodeError(f"{name}: {error.explanation or error}.") from error
             port = program.port if self._network else None
@@ -120,6 +134,14 @@ class DockerNodes:
         for running in left:
             running.remove()
         self._client.close()
+
+    def _look_for(self, image: str) -> None:
+        from docker.errors import APIError
+
+        try:
+            self._client.images.get(image)
+        except APIError as error:
+            raise NodeError(f"{image} is not on this machine: make build.") from error
 
     def _place(self, image: str) -> tuple[str, str]:
         """Repository as the engine reaches it, and digest."""

@@ -25,7 +25,8 @@ Stream (parsed.stream; never a batch): every JSON object becomes one `data:` lin
     events.error(RequestError(…))                       # instead of all that is left, without done
 
 The model's name is not checked here: service.py answers 404 with field "model" for one that is not
-served, unless the request says any_model. `echo` is done here: the text of a Completion is the answer alone.
+served, unless the request says any_model. `echo` is done here: the text of a Completion is the
+answer alone.
 """
 
 from collections.abc import Mapping

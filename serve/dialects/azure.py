@@ -1,8 +1,8 @@
 """Azure's own addresses of OpenAI's two forms, so that a client written for one works on the other.
 
-    /openai/deployments/<deployment>/chat/completions?api-version=…     AzureOpenAI of the package
-    /openai/v1/chat/completions                                         OpenAI(base_url=…/openai/v1/)
-    /chat/completions, /completions                                     the model catalog
+    /openai/deployments/<deployment>/chat/completions?api-version=…   AzureOpenAI of the package
+    /openai/v1/chat/completions                                       OpenAI(base_url=…/openai/v1/)
+    /chat/completions, /completions                                   the model catalog
 
 There a deployment's or a base model's name stands where this server has one model and its adapters.
 So any name is taken here: an adapter's is that adapter, every other one the served model. /v1

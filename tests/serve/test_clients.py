@@ -46,6 +46,14 @@ def test_the_openai_package_gets_whole_and_streamed_answers_and_its_own_errors(
     assert "exceed the model's context of 4096" in got["errors"]["too much"][2]
 
 
+def test_azures_clients_get_the_same_answers_at_their_own_addresses(server: Server) -> None:
+    got = run("azure_client.py", server)
+    assert got["chats"]["azure"]
+    assert len({*got["chats"].values(), got["streamed"]}) == 1
+    assert len(set(got["texts"].values())) == 1
+    assert got["models"] == {"azure": ["tiny-ja"], "newer": ["tiny-ja"]}
+
+
 def test_langchain_gets_whole_and_streamed_answers(server: Server) -> None:
     got = run("langchain_client.py", server)
     assert got["whole"]

@@ -41,6 +41,8 @@ LOOK_SECONDS = 2.0
 READY_SECONDS = 1800.0
 RENEW_SECONDS = 300
 """An upload by parts that expires sooner than this is begun anew."""
+GONE = (400, 404, 409, 410, 413)
+"""Statuses of an upload by parts that the service does not know, or not take any more."""
 DIGITS = 12
 
 
@@ -137,9 +139,9 @@ def _by_parts(service: "OpenAI", name: str, path: Path, md5: str, size: int, not
             f"end the upload of {name}",
             lambda: service.uploads.complete(known["id"], part_ids=parts, md5=md5),
         )
-    except (NotFound, Refused):
-        # what the service does not know or refuses is not to be gone on with
-        notes.unlink(missing_ok=True)
+    except Refused as error:
+        if error.status in GONE:  # it is not to be gone on with
+            notes.unlink(missing_ok=True)
         raise
     notes.unlink(missing_ok=True)
     if done.file is None:

@@ -313,9 +313,19 @@ def _submit(work: Work, model: Foundation, made: "Rows", name: str) -> "Job":
             "validation": assets.register_data(cloud, f"{slug}-validation", made.validation),
         },
         guid=finetuning.guid(f"{cloud.workspace.guid}/{name}"),
-        tags=tags(cloud, recipe),
+        # lists and older api-versions leave the machine out of the job's record
+        tags={**tags(cloud, recipe), **_machine_tag(cloud, recipe)},
     )
     return finetuning.submit(cloud, filled)
+
+
+def _machine_tag(cloud: "Cloud", recipe: Recipe) -> dict[str, str]:
+    from scripts.azure import jobs
+
+    if forms.hosted(recipe):
+        return {}
+    machine = foundation.machine(cloud, recipe)
+    return jobs.machine_tag(machine.name, spot=recipe.cloud.spot and not recipe.cloud.compute)
 
 
 def download(cloud: "Cloud", recipe: Recipe, job: str, outputs: Path) -> tuple[str, Path]:

@@ -29,10 +29,6 @@ def read(**more: Any) -> GenerationRequest:
     return only(ask(CHAT, {"model": "tiny", "messages": [USER], **more}))
 
 
-def test_both_routes_are_the_same() -> None:
-    assert ROUTES[CHAT] is ROUTES["/chat/completions"]
-
-
 def test_without_numbers_tokens_are_drawn_as_the_model_says() -> None:
     turns = (Message(role="user", content="hi"),)
     assert read() == GenerationRequest(messages=turns, model="tiny", do_sample=True)

@@ -4,15 +4,11 @@ from typing import Any
 
 import pytest
 
-from serve.dialects import ROUTES, Json
+from serve.dialects import Json
 from serve.request import GenerationRequest
 from tests.serve.dialects.talk import CONTEXT, HEAD, ask, choice, completion, only, refused, stream
 
 ROUTE = "/v1/completions"
-
-
-def test_both_routes_are_the_same() -> None:
-    assert ROUTES[ROUTE] is ROUTES["/completions"]
 
 
 def test_a_prompt_is_shown_as_it_stands_and_16_tokens_are_the_default() -> None:

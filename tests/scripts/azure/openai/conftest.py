@@ -9,8 +9,8 @@ from emulator.openai import accounts as resources
 from emulator.server import Server
 from scripts.azure.client import Cloud, connect
 from scripts.azure.openai.accounts import Account, find
-from scripts.azure.rows import Rows
 from scripts.azure.routes import Work
+from scripts.azure.rows import Rows
 from tests.emulator.openai.small_tuning import SmallTuning
 from tests.local_azure import bare_azure, environment
 from tests.tree import ROOT

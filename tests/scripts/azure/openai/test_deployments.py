@@ -98,7 +98,8 @@ class Wire:
 
 
 def sent(there: Account, wanted: Wanted, name: str = "<MODEL_DEPLOYMENT_NAME>") -> Any:
-    there.rest._transport = Wire()  # type: ignore[assignment]
+    wire: Any = Wire()
+    there.rest._transport = wire
     with pytest.raises(Sent) as caught:
         deployments.put(there, name, wanted)
     return caught.value.request
@@ -116,7 +117,8 @@ def test_a_deployment_across_tenants_is_asked_for_as_the_guide_does() -> None:
     there = account(THERE_ID, "<DESTINATION TOKEN>", tenant="<DESTINATION TENANT>")
     tags = {"homeport": "1"}
     request = sent(
-        there, Wanted(model="<FINE_TUNED_MODEL>", sku="Standard", capacity=1, source=source, tags=tags)
+        there,
+        Wanted(model="<FINE_TUNED_MODEL>", sku="Standard", capacity=1, source=source, tags=tags),
     )
     assert request.method == "PUT"
     url = urlsplit(request.url)

@@ -27,9 +27,7 @@ def test_what_nobody_wrote_down_is_unknown_and_never_zero() -> None:
     assert machines.OWN in prices.unknown("training o9", "training_per_million", "{o9: …}")
 
 
-def test_the_users_own_prices_go_over_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_users_own_prices_go_over_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own.yml"
     own.write_text(
         "instances: {}\n"

@@ -14,16 +14,7 @@ from scripts.azure.openai import inventory
 from scripts.azure.routes import Work, azure_openai
 from scripts.errors import CloudError, UsageError
 from tests.emulator.openai.small_tuning import SmallTuning
-from tests.scripts.azure.openai.conftest import (  # noqa: F401 - fixtures
-    RECIPE,
-    arm_id,
-    azure,
-    cloud,
-    home,
-    recipe,
-    tuning,
-    work,
-)
+from tests.scripts.azure.openai.conftest import RECIPE, arm_id
 from train.recipe import Recipe, load
 
 
@@ -50,7 +41,11 @@ def test_a_model_without_a_price_is_not_trained_unasked() -> None:
 
 
 def test_a_job_is_trained_once_and_its_best_checkpoint_served(
-    azure: Server, work: Work, tuning: SmallTuning, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    azure: Server,
+    work: Work,
+    tuning: SmallTuning,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     done = azure_openai.train(work)
     assert done.status == "succeeded"
