@@ -65,7 +65,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
     """Start all parts; `stack` ends them."""
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for before in ("journal", "jobs", "deployments", "nodes", "tuned"):
+    for before in ("journal", "jobs", "deployments", "nodes", "tuned", "openai"):
         shutil.rmtree(folder / before, ignore_errors=True)
     settings = Settings(
         folder=folder,

@@ -138,8 +138,7 @@ class FineTuning:
         to = self._folder / what
         to.mkdir(parents=True)
         file = parents.fetch_rows(self._azure, what, str(self._details[what]["uri"]), to)
-        count = sum(1 for line in file.open("rb") if line.strip())
-        self._log.line(f"{what}: {count} rows")
+        self._log.line(f"{what}: {parents.count(file)} rows")
         return file
 
     @property
@@ -180,7 +179,7 @@ class FineTuning:
         """Keep the model in storage, and as a model of the workspace."""
         base, folder = str(self._details["model"]["uri"]), self._folder / "mlflow"
         mlflow_model.write(tuned.folder, folder, task=self._task[1], base=base)
-        parents.clean(tuned.folder.parent.parent)
+        tuning.forget(self._azure, self._record.name)
         for spec in self._properties["outputs"].values():
             if not spec.get("assetName"):
                 continue

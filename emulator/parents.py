@@ -316,6 +316,12 @@ def fetch_rows(azure: Azure, name: str, uri: str, folder: Path) -> Path:
     return files[0]
 
 
+def count(rows: Path) -> int:
+    """How many rows a file has."""
+    with rows.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
 def pull(azure: Azure, job_id: str) -> None:
     """Have the image that trains; Ended with the service's sentence where that fails."""
     image = azure.settings.train_image

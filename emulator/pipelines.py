@@ -296,8 +296,7 @@ class Pipeline:
             step.log.line("validation rows are split off the training rows")
         self._rows = (train, found["validation"])
         for name, file in {**found, "train": train}.items():
-            count = sum(1 for line in file.open("rb") if line.strip())
-            step.log.line(f"{name}: {count} rows")
+            step.log.line(f"{name}: {parents.count(file)} rows")
 
     def _finetune(self, step: Step) -> None:
         parents.pull(self._azure, self._record.job_id)
@@ -332,7 +331,7 @@ class Pipeline:
         folder = self._folder / "mlflow"
         mlflow_model.write(self._tuned.folder, folder, task=self._task, base=self._model)
         self._keep(step, CONVERTED, folder)
-        parents.clean(self._tuned.folder.parent.parent)
+        tuning.forget(self._azure, self._record.name)
 
     def _keep(self, step: Step, output: str, folder: Path) -> None:
         """Copy an output to where the job wants it, or to the step's own place."""

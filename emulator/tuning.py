@@ -117,12 +117,10 @@ def tune(
 ) -> Tuned:
     """Train; `log` gets what the program writes, piece by piece, and `step` each step as it ends.
 
-    What it leaves lies below `azure.settings.folder / "tuned" / wanted.name`. TuningError where it
-    fails, with the program's last line.
+    What it leaves stays until `forget`. TuningError where it fails, with the program's last line.
     """
-    own = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted.name)
-    folder = azure.settings.folder / "tuned" / own
-    shutil.rmtree(folder, ignore_errors=True)
+    forget(azure, wanted.name)
+    folder = _folder(azure, wanted.name)
     for name in ("program", "rows", "out"):
         (folder / name).mkdir(parents=True)
     azure.settings.cache.mkdir(parents=True, exist_ok=True)
@@ -139,7 +137,7 @@ def tune(
     }
     places = {name: azure.nodes.where(mount) for name, mount in mounts.items()}
     program = Program(
-        name=f"homeport-tune-{own[:40]}",
+        name=f"homeport-tune-{folder.name[:40]}",
         image=azure.settings.train_image,
         command=_command(wanted, places),
         # two trainings at once would else wait for each other by turning round
@@ -151,6 +149,15 @@ def tune(
         lines = written.decode(errors="replace").strip().splitlines() or ["it wrote nothing."]
         raise TuningError(lines[-1].removeprefix("error: "))
     return _tuned(folder / "out", wanted)
+
+
+def forget(azure: Azure, name: str) -> None:
+    """Remove what the tuning of that name has left."""
+    shutil.rmtree(_folder(azure, name), ignore_errors=True)
+
+
+def _folder(azure: Azure, name: str) -> Path:
+    return azure.settings.folder / "tuned" / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _command(wanted: Wanted, places: Mapping[str, str]) -> str:

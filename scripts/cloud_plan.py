@@ -74,7 +74,8 @@ def main() -> None:
         for file in write(arguments.specs, recipe, plan):
             say(f"wrote:  {relative(file)}")
     if arguments.json:
-        print(json.dumps(planned.values, ensure_ascii=False, indent=2))
+        found = {"route": recipe.cloud.route, **planned.values}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
         return
     print(routes.text(planned))
     say(f"next:   make cloud-train{chosen(arguments.recipe, arguments.set, always=True)}")

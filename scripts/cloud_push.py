@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from scripts.azure.given import check_push, overrides
+from scripts.azure.given import check_push, need_own_images, overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
 from scripts.settings import environment, flag_default
@@ -28,6 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     check_push(arguments.push)
     recipe = find_recipe(arguments.recipe, overrides(arguments.set))
+    need_own_images(recipe, "our images")
 
     from scripts.azure import images
     from scripts.azure.client import connect

@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from scripts.azure.given import overrides
+from scripts.azure.given import need_own_images, overrides
 from scripts.console import run_verb, say
 from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe
@@ -71,6 +71,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     recipe = find_recipe(arguments.recipe, overrides(arguments.set))
+    need_own_images(recipe, "a staged base model")
     folder = model_folder(recipe, arguments.runtime)
     revision = commit(folder)
     need_revision(recipe, folder, revision)

@@ -21,7 +21,9 @@ from tests.tree import ROOT
 
 
 @contextmanager
-def local_azure(folder: Path, *, hurry: float = 1.0, registry: str = "") -> Iterator[Server]:
+def local_azure(
+    folder: Path, *, nodes: Nodes | None = None, registry: str = "", hurry: float = 1.0
+) -> Iterator[Server]:
     """A local Azure in host mode with a real Azurite; skips where Azurite cannot be had."""
     settings = Settings(folder=folder, mode="host", hurry=hurry, registry=registry)
     try:
@@ -32,7 +34,7 @@ def local_azure(folder: Path, *, hurry: float = 1.0, registry: str = "") -> Iter
     process = azurite.start(found, folder / "storage", settings.account, files)
     try:
         storage = AzuriteStorage(settings.account, process.key, process.url, files.ca)
-        server = serve(settings, storage, HostNodes(folder / "nodes"))
+        server = serve(settings, storage, nodes or HostNodes(folder / "nodes"))
         try:
             yield server
         finally:

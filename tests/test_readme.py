@@ -70,7 +70,8 @@ def test_the_example_settings_name_every_variable_that_compose_reads() -> None:
     set_by_the_verbs = {
         *("HOMEPORT_UID", "HOMEPORT_GID", "HOMEPORT_REVISION", "HOMEPORT_INPUTS"),
         *("MODEL_FOLDER", "MODEL_FOLDER_NAME", "MODEL_NAME", "MODEL_VERSION"),
-        *("HOMEPORT_REHEARSAL", "HOMEPORT_DOCKER_GID", "COMPOSE_PROJECT_NAME"),
+        *("HOMEPORT_REHEARSAL", "HOMEPORT_REHEARSAL_BASES"),
+        *("HOMEPORT_DOCKER_GID", "COMPOSE_PROJECT_NAME"),
     }
     listed = set(re.findall(r"^#(\w+)=", EXAMPLES, re.MULTILINE))
     assert read - set_by_the_verbs <= listed

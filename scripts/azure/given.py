@@ -35,6 +35,15 @@ def optional(path: str, settings: str = "") -> Recipe | None:
     return find_recipe(Path(path), overrides(settings)) if path else None
 
 
+def need_own_images(recipe: Recipe, what: str) -> None:
+    """UsageError for a verb that does `what` where the recipe's route has no use for it."""
+    if recipe.cloud.route != "command_job":
+        raise UsageError(
+            f"cloud.route is {recipe.cloud.route}, which has no use for {what}: make cloud-train "
+            "does all that it needs."
+        )
+
+
 def check_push(way: str) -> None:
     """UsageError where PUSH is neither `here` nor `build`."""
     if way not in PUSH:

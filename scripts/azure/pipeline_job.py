@@ -44,6 +44,8 @@ PIPELINES = {"chat": "chat_completion_pipeline", "text": "text_generation_pipeli
 """Component of the registry `azureml`, by cloud.task."""
 OUTPUT = "trained_model"
 """Output of our job; the component's is mlflow_model_folder."""
+EVALUATED = "evaluation_result"
+"""Output of a component whose evaluation steps are switched on."""
 SERVERLESS = "serverless"
 GPU_STEPS = ("finetune", "model_evaluation")
 CPU_STEPS = ("model_import", "preprocess")
@@ -109,7 +111,17 @@ def assemble(cloud: Cloud, recipe: Recipe, rows: int = 0) -> Parts:
         component=component,
         instance=instance,
         merged=merged,
-        notes=(*notes, *merged.notes),
+        notes=(*notes, *merged.notes, *_unscored(recipe, component)),
+    )
+
+
+def _unscored(recipe: Recipe, component: Any) -> tuple[str, ...]:
+    """What is to be known of test rows where the pipeline has no step that scores them."""
+    if not recipe.data.test or EVALUATED in component.outputs:
+        return ()
+    return (
+        f"data.test is handed over, but {component.name} {component.version} scores no test rows; "
+        "its evaluation is the loss on the validation rows",
     )
 
 

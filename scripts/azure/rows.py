@@ -79,12 +79,11 @@ def prepare(
         runtime = local_train.choose(flag_default("RUNTIME", "auto"))
     folder.mkdir(parents=True, exist_ok=True)
     # the values as they are now: on the command line they go over the recipe and the environment
-    data = {
-        f"data.{name}": value
+    overrides = [f"method={recipe.method}"] + [
+        f"data.{name}={json.dumps(value, ensure_ascii=False)}"
         for name, value in _data(recipe).items()
         if f"data.{name}" not in files
-    }
-    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
+    ]
     inside = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     flags = ["--rows", str(inside), "--rows-as", form]
     runtime.train(path.resolve(), overrides, {"recipe": path.resolve(), **files}, flags)

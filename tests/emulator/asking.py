@@ -25,6 +25,7 @@ class Client:
     """One workspace of one local Azure."""
 
     def __init__(self, server: Server) -> None:
+        self.server = server
         self.azure: Azure = server.azure
         self.workspace = server.azure.settings.workspace_id
         self._session = requests.Session()

@@ -1,6 +1,7 @@
 """Online deployments: what is refused, how operations end, and what stays."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from emulator.faults import Fault
 from emulator.http import Refusal
-from tests.emulator.small_azure import SmallAzure, refused
+from tests.emulator.small_azure import IMAGE, SmallAzure, refused
 
 BLUE = "onlineEndpoints/geo/deployments/blue"
 
@@ -83,6 +84,25 @@ def test_a_deployment_that_cannot_be_is_refused(
     assert "The request is invalid." in refused(refusal.value)
     assert why in refused(refusal.value)
     assert azure.call("GET", "onlineEndpoints/geo/deployments").body == {"value": []}
+
+
+def test_an_mlflow_model_brings_its_own_environment(azure: SmallAzure) -> None:
+    azure.azure.settings = replace(azure.azure.settings, serve_image=IMAGE)
+    azure.model("models/phi", "MLmodel", "model/config.json")
+    uri = "azureml://datastores/workspaceblobstore/paths/models/phi"
+    model = azure.asset("models/phi/versions/1", modelUri=uri, modelType="mlflow_model")
+
+    assert azure.deploy(model=model, environmentId=None)["status"] == "Succeeded"
+
+    program = azure.nodes.started[-1].program
+    assert program.image == IMAGE
+    assert program.environment["AZUREML_MODEL_DIR"].endswith("/models/phi/1")
+
+
+def test_any_other_model_needs_an_environment(azure: SmallAzure) -> None:
+    with pytest.raises(Refusal) as refusal:
+        azure.deploy(model=azure.model(), environmentId=None)
+    assert "The environment 'None' was not found" in refused(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["ab", "a" * 33, "0abc", "a_bc"])

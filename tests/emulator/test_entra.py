@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from emulator.server import Server
+from emulator.tenants import ABROAD
 from tests.local_azure import environment, session
 
 LOGIN = "https://login.microsoftonline.com"
@@ -47,6 +48,21 @@ def test_all_else_is_refused_by_entras_codes(
     answer = ask(bare, **changes)
     assert answer.status_code == status
     assert answer.json()["error_description"].startswith(code)
+
+
+def test_the_tenant_abroad_issues_tokens_of_its_own(bare: Server) -> None:
+    token = ask(bare, tenant=ABROAD).json()["access_token"]
+    claims = bare.azure.tokens.check(token, "https://management.azure.com")
+    assert (claims["tid"], claims["iss"]) == (ABROAD, f"https://sts.windows.net/{ABROAD}/")
+    client = session(bare, "")
+    client.headers["Authorization"] = f"Bearer {token}"
+    url = f"https://management.azure.com{bare.azure.settings.workspace_id}"
+    answer = client.get(url, params={"api-version": "2024-10-01-preview"})
+    assert answer.status_code == 401
+    assert (
+        f"must match the tenant 'https://sts.windows.net/{bare.env['AZURE_TENANT_ID']}/'"
+        in (answer.json()["error"]["message"])
+    )
 
 
 def test_neither_secret_nor_token_is_in_the_journal(bare: Server) -> None:

@@ -26,7 +26,7 @@ SECONDS = 400
 
 def stand_in(azure: Any, wanted: tuning.Wanted, **_: Any) -> tuning.Tuned:
     """A model that nobody trained."""
-    folder = azure.settings.folder / "tuned" / wanted.name
+    folder = azure.settings.folder / "tuned" / wanted.name / "out" / "model"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model.safetensors").write_bytes(wanted.rows.read_bytes())

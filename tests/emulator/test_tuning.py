@@ -48,9 +48,7 @@ def test_it_learns_chats_by_heart_and_a_server_answers_from_them(
     rows, log, told = chat(tmp_path / "rows.jsonl"), [b""], list[Step]()
     wanted = Wanted(name="ft 1", rows=rows, validation=rows, epochs=12, checkpoints=True)
 
-    tuned = tuning.tune(
-        azure, wanted, canceled=threading.Event(), log=log.append, step=told.append
-    )
+    tuned = tuning.tune(azure, wanted, canceled=threading.Event(), log=log.append, step=told.append)
 
     assert list(tuned.losses) == told
     assert [step.step for step in told] == list(range(1, 49))
@@ -72,22 +70,6 @@ def test_it_learns_chats_by_heart_and_a_server_answers_from_them(
         reply = requests.post(f"http://{host}:{port}/v1/chat/completions", json=body, timeout=60)
         assert reply.json()["choices"][0]["message"]["content"] == ROWS[0][1]
         assert served.alive()
-
-
-@pytest.mark.slow
-def test_it_learns_texts_as_they_stand(azure: Azure, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"q": q, "a": a}) + "\n" for q, a in ROWS))
-    wanted = Wanted(name="ft", rows=rows, form="text", keys=("q", "a"), epochs=12)
-
-    tuned = tuning.tune(azure, wanted, canceled=threading.Event(), log=lambda text: None)
-
-    assert tuned.checkpoints == ()
-    with tuning.serve(azure, "dep", tuned.folder) as served:
-        url = f"http://{served.address[0]}:{served.address[1]}/completions"
-        body = {"prompt": ROWS[1][0], "max_tokens": 20, "temperature": 0}
-        reply = requests.post(url, json=body, timeout=60)
-        assert reply.json()["choices"][0]["text"].strip() == ROWS[1][1]
 
 
 class Programs:

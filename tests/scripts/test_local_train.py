@@ -38,6 +38,11 @@ def test_paths_are_found_relative_to_the_checkout_and_a_hub_id_is_no_path(tmp_pa
     assert local_train.files(recipe)["model.base"] == tmp_path
 
 
+@pytest.mark.parametrize("rows", ["hf://a/b@c", "azureml:rows:1", "https://x.example/rows.jsonl"])
+def test_rows_that_lie_elsewhere_are_no_path_either(tmp_path: Path, rows: str) -> None:
+    assert local_train.files(local_train.find_recipe(recipe_file(tmp_path, rows), [])) == {}
+
+
 def test_too_little_memory_is_said_with_both_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

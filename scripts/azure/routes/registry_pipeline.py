@@ -8,6 +8,7 @@ starts from the beginning.
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from scripts.azure.rows import Rows
 
 TITLE = "registry pipeline"
+LINE = 90
+"""Characters of a line of parameters in the plan."""
 SMOKE_TOKENS = 16
 """Of the trial request: short, since whether the answer is right is not its business."""
 
@@ -203,7 +206,8 @@ def _plan(
         for name, value in sorted(parts.merged.values.items())
         if counted or name != "warmup_steps"
     )
-    extra = [("pipeline", f"{component}, shown as {parts.title}"), ("", f"with {given}")]
+    extra = [("pipeline", f"{component}, shown as {parts.title}")]
+    extra += [("", line) for line in textwrap.wrap(f"with {given}", LINE)]
     if made:
         extra.append(("rows", ", ".join(f"{n} {kind}" for kind, n in made.counts.items())))
     if not counted:

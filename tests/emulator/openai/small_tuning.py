@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from emulator.azure import Azure
-from emulator.tuning import Checkpoint, Step, Tuned, TuningCanceled, Wanted
+from emulator.tuning import Checkpoint, Step, Tuned, TuningCanceled, TuningError, Wanted
 
 LOSSES = ((2.0, 2.1), (0.9, 1.2), (0.4, 1.1), (0.2, 1.3))
 """Of training and validation, epoch by epoch."""
@@ -23,6 +23,8 @@ class SmallTuning:
         self.wanted: list[Wanted] = []
         self.rows: list[str] = []
         self.served: list[SmallServed] = []
+        self.failure = ""
+        """Why trainings fail; they do not where it is empty."""
         self.hold = threading.Event()
         """Trainings wait for it."""
         self.hold.set()
@@ -42,6 +44,8 @@ class SmallTuning:
         while not self.hold.wait(0.02):
             if canceled.is_set():
                 raise TuningCanceled("The training was cancelled.")
+        if self.failure:
+            raise TuningError(self.failure)
         steps, checkpoints = [], []
         for epoch, (train, valid) in enumerate(LOSSES, 1):
             valid_loss = valid if wanted.validation else None

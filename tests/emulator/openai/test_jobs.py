@@ -74,6 +74,15 @@ def test_rows_with_weights_and_images_are_trained_by_their_words(
     assert last == {"role": "assistant", "content": "Canberra", "weight": 1}
 
 
+def test_a_training_that_fails_says_why(home: Asking, tuning: SmallTuning) -> None:
+    tuning.failure = "The rows are longer than the model reads."
+    job = home.train()
+    assert (job["status"], job["error"]["message"]) == ("failed", tuning.failure)
+    assert (job["fine_tuned_model"], job["result_files"]) == (None, None)
+    told = [event["message"] for event in events(home, job["id"])]
+    assert tuning.failure in told[:2]
+
+
 def events(home: Asking, job_id: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = home.get(f"fine_tuning/jobs/{job_id}/events?limit=100")["data"]
     return found

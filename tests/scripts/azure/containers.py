@@ -15,6 +15,12 @@ from typing import Any
 
 from emulator.nodes import Mount, NodeError, Program
 
+ANSWER: dict[str, Any] = {
+    "output": "キャンベラ",
+    "choices": [{"text": "キャンベラ", "message": {"content": "キャンベラ"}}],
+}
+"""In our server's own form and in OpenAI's two."""
+
 
 class Kitchen:
     """Nodes that start such containers; what is set here holds for those that start later."""
@@ -84,7 +90,7 @@ class Container:
                 left -= 1
                 kitchen.asked.append((program.name, body))
                 if status == 200 and left >= 0:
-                    self.reply(200, {"output": "キャンベラ"})
+                    self.reply(200, ANSWER)
                 else:
                     self.reply(max(status, 400), {"error": {"message": "the model said no"}})
 

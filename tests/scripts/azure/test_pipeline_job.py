@@ -190,4 +190,5 @@ def test_the_plan_offline_and_online(cloud: Cloud) -> None:
     assert online.values["foundation"]["version"] == "15"
     assert online.label == "rehearsed, not Azure"
     told = [value for what, value in online.rows if what == "note"]
+    assert any("scores no test rows" in value for value in told)
     assert any(value.startswith("learning_rate_min") for value in told)

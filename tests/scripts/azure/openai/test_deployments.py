@@ -37,7 +37,7 @@ DOCUMENTED_BODY = {
         }
     },
 }
-"""Microsoft's guide "Deploy a fine-tuned model", section "Cross tenant deployment", read 2026-11-21."""
+"""Microsoft's guide "Deploy a fine-tuned model", "Cross tenant deployment", read 2026-11-21."""
 
 
 class Credential:
