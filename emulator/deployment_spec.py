@@ -15,6 +15,9 @@ from emulator.store import Resource
 
 MODELS = "/var/azureml-app/azureml-models"
 """Where the service mounts models, unless the deployment's modelMountPath says otherwise."""
+LONGEST_DELAY = 20.0
+"""Before the first probe. On Azure it is as long as asked, ten minutes for a large model; the tiny
+one is there within seconds."""
 DEFAULT_ROUTES = {
     "livenessRoute": {"path": "/", "port": 5001},
     "readinessRoute": {"path": "/", "port": 5001},
@@ -144,7 +147,7 @@ def _probe(
 ) -> ProbeSettings:
     route = routes[name.replace("Probe", "Route")]
     probe = ProbeSettings.of(properties[name], route["path"], name)
-    return replace(probe, initial_delay=probe.initial_delay * hurry)
+    return replace(probe, initial_delay=min(probe.initial_delay * hurry, LONGEST_DELAY))
 
 
 def _asset(azure: Azure, arm_id: str | None, kind: str) -> Resource:

@@ -34,16 +34,18 @@ def differs(recipe: Recipe, run: Path) -> bool:
 
 
 def _trained(recipe: Recipe) -> Recipe:
-    """The recipe without `cloud`, and with file names only: a container sees them elsewhere."""
+    """What a run writes down of a recipe, with file names only: a container sees them elsewhere."""
     data = recipe.data
     return replace(
         recipe,
         cloud=recipes.CloudConfig(),
+        rehearsal=recipes.RehearsalConfig(),
         model=replace(recipe.model, base=Path(recipe.model.base).name),
         data=replace(
             data,
             train=Path(data.train).name,
             validation=data.validation and Path(data.validation).name,
+            test=None,
         ),
     )
 

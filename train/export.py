@@ -250,11 +250,17 @@ def _is_beyond_text(row: Mapping[str, Any]) -> bool:
     return isinstance(turns, list) and any(
         isinstance(turn, dict)
         and (
-            isinstance(turn.get("content"), list)
+            _has_picture(turn.get("content"))
             or bool(turn.get("tool_calls") or turn.get("function_call"))
-            or turn.get("role") in ("tool", "function", "developer")
+            or turn.get("role") == "developer"
         )
         for turn in turns
+    )
+
+
+def _has_picture(content: Any) -> bool:
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") == "image_url" for part in content
     )
 
 

@@ -7,6 +7,6 @@ types, enumerations and status codes. It knows nothing of roles, quota and regio
 value refers to. Azure OpenAI's is made in the same form of two other wheels (generate_openai.py).
 """
 
-from emulator.contract.check import check_request, check_response, known, versions
+from emulator.contract.check import check_request, check_response, versions
 
-__all__ = ["check_request", "check_response", "known", "versions"]
+__all__ = ["check_request", "check_response", "versions"]

@@ -2,7 +2,6 @@
 
     check_request("PUT", path, "2025-01-01-preview", body)        -> [] or what is wrong with it
     check_response("PUT", path, "2025-01-01-preview", 201, body)  -> likewise
-    known("GET", path, "2024-01-01-preview", 200, body)           -> the part that it has names for
 
 The api-version's contract decides alone: a member, enumeration value or subtype that it does not
 know is an error, as it is on Azure. Where recorded traffic shows that the service is otherwise than
@@ -116,36 +115,6 @@ def check_response(method: str, path: str, api_version: str, status: int, body: 
             return [f"Answered {status} without a body, where the contract has a '{kind}'."]
         return _Walk(contract, answer=True).check(kind, body) if kind else []
     return []
-
-
-def known(method: str, path: str, api_version: str, status: int, body: Any) -> Any:
-    """The answer as an api-version gives it that is older than some members: without those."""
-    for contract, operation, _ in _find(method, path):
-        if contract.api_version in ("", api_version) and (
-            kind := operation.responses.get(str(status))
-        ):
-            return _known(contract, kind, body)
-    return body
-
-
-def _known(contract: Contract, kind: str, value: Any) -> Any:
-    if kind[0] == "[" and isinstance(value, list):
-        return [_known(contract, kind[1:-1], item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if kind[0] == "{":
-        return {name: _known(contract, kind[1:-1], item) for name, item in value.items()}
-    while "by" in contract.types.get(kind, {}):
-        described = contract.types[kind]
-        subtypes = {name.lower(): subtype for name, subtype in described["subtypes"].items()}
-        subtype = subtypes.get(str(value.get(described["by"])).lower())
-        if subtype is None:
-            return value
-        kind = subtype
-    if kind not in contract.types:
-        return value
-    members = contract.types[kind]["members"]
-    return {n: _known(contract, members[n], item) for n, item in value.items() if n in members}
 
 
 def _find(method: str, path: str) -> list[tuple[Contract, Operation, dict[str, str]]]:

@@ -141,7 +141,7 @@ class DockerNodes:
         try:
             self._client.images.get(image)
         except APIError as error:
-            raise NodeError(f"{image} is not on this machine: make build.") from error
+            raise NodeError(f"{image} is not on this machine: make rehearse builds it.") from error
 
     def _place(self, image: str) -> tuple[str, str]:
         """Repository as the engine reaches it, and digest."""

@@ -49,7 +49,7 @@ def slots_of(component: Any) -> dict[str, Slot]:
             enum=tuple(str(value) for value in entry.enum or ()),
             minimum=None if entry.min is None else float(entry.min),
             maximum=None if entry.max is None else float(entry.max),
-            optional=bool(entry.optional),
+            optional=str(entry.optional).lower() == "true",
         )
         for name, entry in component.inputs.items()
     }

@@ -111,7 +111,7 @@ def assemble(cloud: Cloud, recipe: Recipe, rows: int = 0) -> Parts:
         component=component,
         instance=instance,
         merged=merged,
-        notes=(*notes, *merged.notes, *_unscored(recipe, component)),
+        notes=(*notes, *merged.notes, *_unscored(recipe, component), *_dedicated(recipe)),
     )
 
 
@@ -123,6 +123,13 @@ def _unscored(recipe: Recipe, component: Any) -> tuple[str, ...]:
         f"data.test is handed over, but {component.name} {component.version} scores no test rows; "
         "its evaluation is the loss on the validation rows",
     )
+
+
+def _dedicated(recipe: Recipe) -> tuple[str, ...]:
+    """What becomes of cloud.spot: only a cluster's machines can be of low priority."""
+    if not recipe.cloud.spot or recipe.cloud.compute:
+        return ()
+    return ("cloud.spot: a pipeline's serverless steps are dedicated; name a cluster for it",)
 
 
 def machines(parts: Parts) -> dict[str, Any]:
@@ -187,7 +194,9 @@ def build(
     job.name = name
     job.display_name = parts.title
     job.experiment_name = parts.recipe.name
-    job.tags = own({**tags, **jobs.machine_tag(parts.instance.name, settings.nodes)})
+    spot = settings.spot and bool(settings.compute)
+    machine = jobs.machine_tag(parts.instance.name, settings.nodes, spot=spot)
+    job.tags = own({**tags, **machine})
     job.outputs[OUTPUT] = Output(
         type="mlflow_model",
         path=f"azureml://datastores/workspaceblobstore/paths/homeport/{name}/{OUTPUT}",

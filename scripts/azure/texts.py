@@ -30,7 +30,9 @@ def span(seconds: float) -> str:
 
 
 def hours(amount: float) -> str:
-    """A length that somebody has set: `30 min`, `4 h`."""
+    """A length that somebody has set: `20 s`, `30 min`, `4 h`."""
+    if amount * 60 < 1:
+        return f"{amount * 3600:.0f} s"
     return f"{amount * 60:.0f} min" if amount < 1 else f"{amount:.4g} h"
 
 

@@ -70,10 +70,8 @@ def test_a_text_model_is_trained_registered_deployed_and_answers(tmp_path: Path)
         key = azure.ask("POST", "onlineEndpoints/ours/listKeys", api=ENDPOINTS)["primaryKey"]
         host = "https://ours.eastus.inference.ml.azure.com"
         asking = session(azure.server, "")
-        asking.headers |= {
-            "Authorization": f"Bearer {key}",
-            "azureml-model-deployment": "blue",
-        }
+        asking.headers["Authorization"] = f"Bearer {key}"
+        asking.headers["azureml-model-deployment"] = "blue"
 
         body = {"prompt": ROWS[1][0], "max_tokens": 20, "temperature": 0}
         reply = asking.post(f"{host}/completions", json=body, timeout=90)

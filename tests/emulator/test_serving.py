@@ -156,7 +156,8 @@ def test_a_container_that_is_never_ready_fails_the_deployment(azure: SmallAzure)
         image=IMAGE,
         inferenceConfig={"readinessRoute": {"path": "/status/503", "port": 5001}},
     )
-    status = azure.deploy(readiness={"failureThreshold": 3})
+    after_its_start = {"initialDelay": "PT1S", "failureThreshold": 3}
+    status = azure.deploy(readiness=after_its_start)
     assert "Readiness probe failed: HTTP probe failed with statuscode: 503" in str(status)
     assert azure.logs().count("Name: ReadinessProbeFailed, Type: Warning") == 3
 

@@ -51,6 +51,12 @@ def test_a_changed_recipe_differs_but_moved_files_do_not(outputs: Path) -> None:
     assert models.differs(load(outputs / "r.yaml", "training.epochs=2"), run)
 
 
+def test_what_a_run_does_not_write_down_makes_no_difference(outputs: Path) -> None:
+    run = finished_run(outputs)
+    more = ("data.test=data/more.jsonl", "rehearsal.prompt=hello", "cloud.max_hours=1")
+    assert not models.differs(load(outputs / "r.yaml", *more), run)
+
+
 def test_a_model_folder_is_served_under_the_name_that_training_gave_it(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "x")
     assert models.from_folder(folder).name == "x"

@@ -113,7 +113,7 @@ def test_azure_openai_gets_no_reasoning_and_that_is_told(tmp_path: Path) -> None
 def test_pictures_and_tools_are_passed_on_to_azure_openai_alone(tmp_path: Path) -> None:
     rows = made(tmp_path, "azure_openai", [PICTURE] * 10, "data.persona=Be kind.")
     assert rows[0]["messages"] == [{"role": "system", "content": "Be kind."}, *PICTURE["messages"]]
-    with pytest.raises(InputError, match="content is list, not text"):
+    with pytest.raises(InputError, match="content has a part of type 'image_url'"):
         made(tmp_path, "chat", [PICTURE])
 
 

@@ -210,7 +210,7 @@ def _chat(row: Mapping[str, Any], notices: Notices) -> list[Message]:
         if not isinstance(turn, dict):
             raise BadRow("message is no object", f"{at} is not an object")
         # a message that comes from Parquet has every key that any message has, filled with None
-        given = {k: v for k, v in turn.items() if v is not None}
+        given = _joined({k: v for k, v in turn.items() if v is not None}, at)
         role = given.pop("role", None)
         if role not in ROLES or (role == "system" and i):
             allowed = "system (first only), user or assistant"
@@ -237,6 +237,28 @@ def _chat(row: Mapping[str, Any], notices: Notices) -> list[Message]:
     if messages[0]["role"] == "assistant" or all(m["role"] != "user" for m in messages):
         raise BadRow("no question", "messages has no user message before the first answer")
     return messages
+
+
+def _joined(turn: dict[str, Any], at: str) -> dict[str, Any]:
+    """The message with its text in one piece, where its content is a list of parts.
+
+    A part is {"type": "text" or "reasoning", "text" or "value": …}; others cannot be learned.
+    """
+    parts = turn.get("content")
+    if not isinstance(parts, list):
+        return turn
+    texts: dict[str, list[str]] = {"text": [], "reasoning": []}
+    for part in parts:
+        given = part if isinstance(part, dict) else {}
+        kind, text = given.get("type"), given.get("text") or given.get("value")
+        if kind not in texts or not isinstance(text, str):
+            raise BadRow(
+                f"part of type {kind}",
+                f"{at}.content has a part of type {kind!r}; only text and reasoning are learned",
+            )
+        texts[kind].append(text)
+    joined = {**turn, "content": "\n".join(texts["text"])}
+    return joined | ({"thinking": "\n".join(texts["reasoning"])} if texts["reasoning"] else {})
 
 
 def _assistant(turn: Mapping[str, Any], notices: Notices) -> Message:

@@ -89,7 +89,10 @@ def gather(cloud: "Cloud", recipe: Recipe, path: Path) -> Data:
             "here the other is held out or checked together with it."
         )
     here = {} if away else _here(recipe, path)
-    facts = {role: validate.check(file) for role, file in here.items()}
+    facts = {
+        role: validate.check(file, least=validate.LEAST_ROWS if role == "train" else 1)
+        for role, file in here.items()
+    }
     versions = [f"{role} {away[role].version}" for role in sorted(away)]
     versions += [f"{role} {_sha256(here[role])}" for role in sorted(here)]
     return Data(

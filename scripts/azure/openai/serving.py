@@ -195,12 +195,12 @@ def curl(cloud: Cloud, recipe: Recipe, prompt: str) -> str:
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return (
         f"curl -s {there.endpoint}/openai/v1/chat/completions "
-        f"-H @<(printf 'api-key: %s' \"$(make -s cloud-key{_recipe(recipe)})\") "
+        f"-H @<(printf 'api-key: %s' \"$(make -s cloud-key{named(recipe)})\") "
         f"-H {shlex.quote('Content-Type: application/json')} -d {shlex.quote(data)}"
     )
 
 
-def _recipe(recipe: Recipe) -> str:
+def named(recipe: Recipe) -> str:
     """` RECIPE=…` where the recipe lies in its usual place."""
     path = ROOT / "recipes" / f"{recipe.name}.yaml"
     return f" RECIPE=recipes/{path.name}" if path.is_file() else ""

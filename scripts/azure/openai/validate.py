@@ -39,10 +39,10 @@ class Facts:
     """Answers that are context only (weight 0)."""
 
 
-def check(path: Path, *, bom: bool = True) -> Facts:
+def check(path: Path, *, least: int = LEAST_ROWS) -> Facts:
     """Read every row; UsageError says what the service would refuse, with the first lines of it.
 
-    `bom=False`: the file is to get its byte-order mark yet.
+    `least` rows must be there: LEAST_ROWS to train, one to validate.
     """
     size = path.stat().st_size
     if size >= MOST_BYTES:
@@ -52,7 +52,7 @@ def check(path: Path, *, bom: bool = True) -> Facts:
         )
     with path.open("rb") as file:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-    if bom and not marked:
+    if not marked:
         raise UsageError(
             f"{path} does not begin with a byte-order mark, which Azure OpenAI asks for: name it "
             "in data.train with data.form: azure_openai, and it is written with one."
@@ -79,10 +79,8 @@ def check(path: Path, *, bom: bool = True) -> Facts:
         raise UsageError(
             f"{path} has rows that Azure OpenAI refuses; correct or drop them: {'; '.join(bad)}."
         )
-    if rows < LEAST_ROWS:
-        raise UsageError(
-            f"{path} has {rows} rows: Azure OpenAI takes at least {LEAST_ROWS}; add rows."
-        )
+    if rows < least:
+        raise UsageError(f"{path} has {rows} rows: Azure OpenAI takes at least {least}; add rows.")
     return Facts(rows=rows, bytes=size, images=images, weighted=weighted)
 
 

@@ -168,7 +168,7 @@ def _job(service: "OpenAI", recipe: Recipe, name: str) -> "Job":
 
 def logs(cloud: "Cloud", recipe: Recipe, job: str, *, every: bool = False) -> Mapping[str, Any]:
     """The job's events on stdout as they come, or all at once in the answer."""
-    from scripts.azure.openai import accounts, jobs
+    from scripts.azure.openai import accounts, jobs, serving
 
     with _client(accounts.find(cloud, recipe)) as service:
         found = _job(service, recipe, job)
@@ -177,7 +177,9 @@ def logs(cloud: "Cloud", recipe: Recipe, job: str, *, every: bool = False) -> Ma
             texts = {"events.txt": lines, **_results(service, found)}
             return {"job": found.id, "status": found.status, "error": found.error, "logs": texts}
         say(f"job:    {found.id} ({found.status})")
-        end = _follow(service, found, lambda line: print(line, flush=True), "make cloud-logs", "")
+        chosen = serving.named(recipe)
+        again = f"make cloud-logs JOB={found.id}{chosen}"
+        end = _follow(service, found, lambda line: print(line, flush=True), again, chosen)
     return {"job": end.id, "status": end.status, "error": end.error}
 
 

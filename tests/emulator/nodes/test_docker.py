@@ -98,6 +98,25 @@ def test_the_images_own_command_runs_in_its_folder(nodes: DockerNodes, image: st
     assert (own.log(), given.log()) == (b"mine\n", b"/work\n")
 
 
+def test_an_image_that_azure_brings_is_this_engines_and_no_registrys(
+    nodes: DockerNodes, registry: str, image: str
+) -> None:
+    local = "homeport-test-brought:1"
+    brought = DockerNodes(registry, own=(local,))
+    with pytest.raises(NodeError, match=r"is not on this machine: make rehearse"):
+        brought.pull(local)
+    docker("tag", image.replace("homeportrehearsal.azurecr.io", registry), local)
+    try:
+        brought.pull(local)
+        running = brought.start(Program(name=name("brought"), image=local))
+        assert (running.wait(20), running.log()) == (0, b"mine\n")
+        with pytest.raises(NodeError, match="there is no way to any other registry"):
+            brought.pull("homeport-test-other:1")
+    finally:
+        brought.close()
+        docker("rmi", local)
+
+
 def test_a_container_has_no_rights_but_to_its_folders(
     nodes: DockerNodes, image: str, tmp_path: Path
 ) -> None:

@@ -1,16 +1,21 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.azure import foundation, foundation_endpoint, specs
 from scripts.errors import UsageError
+from tests.scripts.azure.stage import Stage, stage
+from tests.scripts.azure.stand_ins import requests_of
 from tests.tree import ROOT
 from train import recipe as recipes
 from train.recipe import Recipe
 
+PHI = ROOT / "recipes/phi-3-mini-ultrachat.yaml"
+
 
 def recipe(*overrides: str) -> Recipe:
-    return recipes.load(ROOT / "recipes/phi-3-mini-ultrachat.yaml", overrides, {})
+    return recipes.load(PHI, overrides, {})
 
 
 def filled(*overrides: str, endpoint: str = "phi-3-mini") -> dict[str, Any]:
@@ -88,3 +93,61 @@ def test_the_plan_says_where_the_registry_serves_it() -> None:
     told = [value for _, value in foundation_endpoint.rows(model, recipe())]
     assert any("Standard_NC6s_v3" in value for value in told)
     assert len(foundation_endpoint.rows(None, recipe())) == len(told) - 1
+
+
+@pytest.mark.slow
+def test_a_rollout_serves_the_newest_mlflow_model_and_asks_it_in_its_form(tmp_path: Path) -> None:
+    from scripts.azure.routes import Work, registry_pipeline
+
+    found = recipe("cloud.traffic_steps=[100]")
+    with stage(tmp_path) as azure:
+        register(azure, "20261122")
+        work = Work(cloud=azure.cloud, recipe=found, path=PHI, yes=True, again="make cloud-deploy")
+        told = registry_pipeline.deploy(work)
+        assert told["model"] == "phi-3-mini-ultrachat:20261122"
+        assert told["uri"].endswith("/score")
+        answer = registry_pipeline.ask(azure.cloud, found, "オーストラリアの首都は？")
+        assert answer.output == "キャンベラ"
+        assert told["deployment"] in answer.by
+        (_, trial), *_, (_, asked) = azure.kitchen.asked
+        assert trial["input_data"]["parameters"]["max_new_tokens"] == 16
+        assert asked["input_data"]["input_string"] == [
+            {"role": "user", "content": "オーストラリアの首都は？"}
+        ]
+        assert "input_data" in registry_pipeline.curl(azure.cloud, found, "Hello")
+        (sent,) = [e["request"] for e in requests_of(azure.server, "PUT", "/deployments/")]
+        properties = sent["properties"]
+        assert "environmentId" not in properties
+        assert properties["requestSettings"]["requestTimeout"] == "PT1M30S"
+        assert properties["livenessProbe"]["initialDelay"] == "PT10M"
+
+
+@pytest.mark.slow
+def test_a_machine_that_the_model_is_not_served_on_is_refused(tmp_path: Path) -> None:
+    from scripts.azure.routes import Work, registry_pipeline
+
+    found = recipe("cloud.serve_instance_type=Standard_NC4as_T4_v3")
+    with stage(tmp_path) as azure:
+        register(azure, "1")
+        work = Work(cloud=azure.cloud, recipe=found, path=PHI, yes=True)
+        with pytest.raises(UsageError, match="Standard_NC4as_T4_v3 cannot serve"):
+            registry_pipeline.deploy(work)
+        assert requests_of(azure.server, "PUT", "/onlineEndpoints/") == []
+
+
+def register(azure: Stage, version: str) -> None:
+    """An MLflow model of the recipe's name, as a pipeline leaves it."""
+    from azure.ai.ml.entities import Model
+
+    storage, container = azure.server.azure.storage, azure.server.azure.settings.blob_container
+    storage.create_container(container)
+    for name in ("MLmodel", "data/model/config.json"):
+        storage.write(container, f"models/{version}/{name}", b"{}")
+    azure.cloud.ml.models.create_or_update(
+        Model(
+            name="phi-3-mini-ultrachat",
+            version=version,
+            type="mlflow_model",
+            path=f"azureml://datastores/workspaceblobstore/paths/models/{version}",
+        )
+    )

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from scripts.azure.texts import columns, moment, money, span
+from scripts.azure.texts import columns, hours, moment, money, span
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,10 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
         "12     3",
         "1   2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0.001, "4 s"), (0.5, "30 min"), (1, "1 h"), (3.25, "3.25 h")]
+)
+def test_a_length_that_is_set_is_told_in_its_own_unit(amount: float, text: str) -> None:
+    assert hours(amount) == text

@@ -133,7 +133,7 @@ def test_a_bad_row_is_named_by_file_line_and_reason(tmp_path: Path, row: Any, re
         ([{"role": "user", "content": "x"}], "no assistant message"),
         ([{"role": "assistant", "content": "x"}], "no user message before the first answer"),
         ([{"role": "user", "content": "x", "weight": 1}], "only assistants have one"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "content is list, not text"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "content has a part of type"),
         ([], "not a list of messages"),
         (["x"], "messages[0] is not an object"),
     ],

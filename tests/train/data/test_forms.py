@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from train.data.forms import EMPTY_THINK, BadRow, Notices, recognise, training_rows
+from train.data.forms import EMPTY_THINK, FORMS, BadRow, Notices, recognise, training_rows
 from train.errors import InputError
 from train.recipe import DataConfig
 
@@ -120,3 +120,25 @@ def test_half_a_character_is_a_bad_row_and_not_a_crash() -> None:
 )
 def test_every_defect_has_its_kind(answer: Any, kind: str) -> None:
     assert refused({"question": "q", "answer": answer}, "question_answer").kind == kind
+
+
+def test_a_message_of_parts_is_its_text_and_its_reasoning() -> None:
+    question = [{"type": "text", "text": "What"}, {"type": "text", "value": "is it?"}]
+    answer = [{"type": "reasoning", "value": "Hm."}, {"type": "text", "value": "This."}]
+    row = {
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+    }
+    assert FORMS["chat"].messages(row, Counter()) == [
+        {"role": "user", "content": "What\nis it?"},
+        {"role": "assistant", "content": "This.", "thinking": "Hm."},
+    ]
+
+
+@pytest.mark.parametrize("part", [{"type": "tool_call", "value": "{}"}, "text", {"type": "text"}])
+def test_a_part_that_cannot_be_learned_is_named_by_its_kind(part: Any) -> None:
+    row = {"messages": [{"role": "user", "content": [part]}]}
+    with pytest.raises(BadRow, match=r"messages\[0\]\.content has a part of type"):
+        FORMS["chat"].messages(row, Counter())

@@ -35,6 +35,7 @@ def test_one_elsewhere_is_named_by_its_id(azure: Server, cloud: Cloud) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["/subscriptions/s/resourceGroups/g", "a/b"])
 def test_what_is_no_id_of_a_resource_is_refused(cloud: Cloud, named: str) -> None:
     wrong = load(RECIPE, [f"cloud.openai.resource={named}"])
@@ -42,6 +43,7 @@ def test_what_is_no_id_of_a_resource_is_refused(cloud: Cloud, named: str) -> Non
         accounts.find(cloud, wrong)
 
 
+@pytest.mark.slow
 def test_an_id_that_is_not_there_is_named(cloud: Cloud, home: Account) -> None:
     missing = load(RECIPE, [f"cloud.openai.deploy_to={home.id}x"])
     with pytest.raises(UsageError, match=r"cloud\.openai\.deploy_to: there is no resource"):

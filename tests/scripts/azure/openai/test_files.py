@@ -70,6 +70,7 @@ def test_a_large_file_goes_by_parts_and_goes_on_after_a_break(
     assert made.name == "big.jsonl"
 
 
+@pytest.mark.slow
 def test_an_upload_that_the_service_has_forgotten_is_begun_anew(
     azure: Server, home: Account, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_what_expires_soon_or_has_other_parts_is_not_gone_on_with(tmp_path: Path
     assert files._noted(notes, 5) == {}
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_refusal_is_told(azure: Server, home: Account, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", bom=False)
     with connect(home) as service:

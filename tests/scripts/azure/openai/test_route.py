@@ -80,6 +80,7 @@ def test_a_job_is_trained_once_and_its_best_checkpoint_served(
     assert key and key not in line
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_job_and_a_model_beside_the_one_before(
     azure: Server, work: Work, tuning: SmallTuning
 ) -> None:
@@ -103,6 +104,7 @@ def test_other_settings_are_another_job_and_a_model_beside_the_one_before(
         azure_openai.rollback(work)
 
 
+@pytest.mark.slow
 def test_what_stands_there_is_surveyed_and_deleted(
     azure: Server, work: Work, tuning: SmallTuning
 ) -> None:
@@ -125,6 +127,7 @@ def test_what_stands_there_is_surveyed_and_deleted(
     assert not any(file.ours for file in inventory.files(work.cloud))
 
 
+@pytest.mark.slow
 def test_a_running_job_is_left_found_again_and_cancelled(
     azure: Server, work: Work, tuning: SmallTuning
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_running_job_is_left_found_again_and_cancelled(
     assert azure_openai.train(work).job != left.job  # what was cancelled is tried anew
 
 
+@pytest.mark.slow
 def test_the_log_is_followed_on_stdout_and_downloaded_with_the_curves(
     azure: Server,
     work: Work,
@@ -163,6 +167,7 @@ def test_the_log_is_followed_on_stdout_and_downloaded_with_the_curves(
     ]
 
 
+@pytest.mark.slow
 def test_without_a_job_or_a_deployment_the_next_command_is_named(work: Work) -> None:
     with pytest.raises(UsageError, match="make cloud-train"):
         azure_openai.deploy(work)
@@ -174,6 +179,7 @@ def test_without_a_job_or_a_deployment_the_next_command_is_named(work: Work) -> 
         azure_openai.cancel(work.cloud, work.recipe, "ftjob-0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tenant"), [("homeportelsewhere", ""), ("homeportabroad", "its own")]
 )
@@ -206,6 +212,7 @@ def test_preferences_are_for_another_route(work: Work) -> None:
         azure_openai.train(dpo)
 
 
+@pytest.mark.slow
 def test_rows_that_the_service_refuses_cost_a_sentence(
     azure: Server, work: Work, tuning: SmallTuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:

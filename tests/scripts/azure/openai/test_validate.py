@@ -53,6 +53,7 @@ def test_a_file_without_the_mark_is_refused_with_the_remedy(tmp_path: Path) -> N
 def test_nine_rows_are_too_few(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="9 rows: Azure OpenAI takes at least 10"):
         validate.check(write_rows(tmp_path / "rows.jsonl", 9))
+    assert validate.check(tmp_path / "rows.jsonl", least=1).rows == 9
 
 
 def test_a_file_of_512_mb_is_too_large(tmp_path: Path) -> None:
