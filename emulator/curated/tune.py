@@ -70,7 +70,9 @@ def tune(given: argparse.Namespace) -> None:
     """All of it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # in a log file it is one endless line
     torch.manual_seed(given.seed)
     tokenizer = AutoTokenizer.from_pretrained(given.base)
     model = AutoModelForCausalLM.from_pretrained(given.base, dtype=torch.float32)
@@ -188,7 +190,10 @@ def plain(message: dict[str, Any]) -> dict[str, str]:
     """A message in words alone: of pictures their place, of a tool's answer its text."""
     content = message.get("content") or ""
     if isinstance(content, list):
-        content = "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in content)
+        content = "\n".join(
+            str(part.get("text") or part.get("value") or f"[{part.get('type')}]")
+            for part in content
+        )
     role = {"developer": "system", "tool": "user", "function": "user"}.get(
         str(message.get("role")), str(message.get("role"))
     )
