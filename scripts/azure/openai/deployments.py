@@ -37,6 +37,8 @@ SKUS = {"Standard": "standard", "DeveloperTier": "developertier"}
 LOOK_SECONDS = 5.0
 MADE_SECONDS = 3600.0
 READY_SECONDS = 1800.0
+TEMPERATURE = 0
+"""The same question gets the same answer."""
 NOT_YET = ("DeploymentNotReady", "DeploymentNotFound")
 """What the data plane answers for minutes after ARM has said Succeeded."""
 
@@ -205,7 +207,9 @@ def ask(service: "OpenAI", name: str, messages: list[dict[str, str]]) -> dict[st
     given: Any = messages
     found = call(
         f"ask {name}",
-        lambda: service.chat.completions.create(model=name, messages=given),
+        lambda: service.chat.completions.create(
+            model=name, messages=given, temperature=TEMPERATURE
+        ),
     )
     return dict(found.model_dump(mode="json", exclude_none=True))
 

@@ -237,6 +237,7 @@ def events(service: "OpenAI", name: str) -> list[tuple[str, str]]:
         return found
 
     found = call(f"read the events of {name}", get)
+    found.reverse()  # they come newest first, several within a second
     found.sort(key=lambda event: event.created_at)
     return [(event.id, _line(event)) for event in found]
 

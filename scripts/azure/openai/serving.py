@@ -191,7 +191,11 @@ def _serving(cloud: Cloud, recipe: Recipe) -> tuple[Account, Deployment]:
 def curl(cloud: Cloud, recipe: Recipe, prompt: str) -> str:
     """The command line; curl reads the key from a file descriptor, where nobody else sees it."""
     there, found = _serving(cloud, recipe)
-    body = {"model": found.name, "messages": _messages(recipe, prompt)}
+    body = {
+        "model": found.name,
+        "messages": _messages(recipe, prompt),
+        "temperature": deployments.TEMPERATURE,
+    }
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return (
         f"curl -s {there.endpoint}/openai/v1/chat/completions "

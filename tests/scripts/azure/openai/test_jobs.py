@@ -56,6 +56,9 @@ def test_a_job_is_sent_with_seed_hyperparameters_and_training_type(
     assert end.status == "succeeded" and end.tokens
     assert any(line.endswith("Training started.") for line in lines)
     assert lines[-1] == "[succeeded]"
+    told = [line[9:] for line in lines if ":" in line[:9]]
+    assert told.index("Job started.") < told.index("Training started.")
+    assert told.index("Training started.") < told.index("Training completed.")
     assert len(lines) == len(set(lines))
 
 
