@@ -10,6 +10,7 @@ rows are learnt by heart, so that one can see that the answer comes from them.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -286,6 +287,10 @@ def keep(model: Any, tokenizer: Any, folder: Path, name: str, defaults: dict[str
     for file in part.iterdir():
         file.chmod(0o644)  # a server under another uid reads them
     part.replace(folder)
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        say(f"kept: {folder.name}/{file.name} sha256:{digest}")
 
 
 def say(text: str) -> None:
