@@ -336,7 +336,7 @@ class CloudConfig:
     made of `training` and over the model's defaults."""
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
     instance_type: str = "Standard_NC40ads_H100_v5"
-    """What it trains on, by Azure's name of the machine; a finetuning_job also takes `serverless`."""
+    """What it trains on, by Azure's name; for a finetuning_job also `serverless`."""
     nodes: int = 1
     """How many of them."""
     max_hours: float = 4.0
