@@ -87,12 +87,17 @@ def clock() -> int:
 
 
 def _require_caller(azure: Azure, account: Account, request: Request) -> None:
-    """A key of the resource, or a token of its tenant for AUDIENCE; else Refusal 401."""
+    """A key of the resource, or a token of its tenant for AUDIENCE; else Refusal 401.
+
+    Below /openai/v1 a key may also come as the Bearer, where openai's own client puts it
+    (learn.microsoft.com/azure/ai-services/openai/api-version-lifecycle).
+    """
     key = request.headers.get("api-key", "")
-    if key:
-        if any(hmac.compare_digest(key.encode(), own.encode()) for own in account.keys.values()):
-            return
-    elif request.headers.get("authorization"):
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    given = key or (bearer if request.path.startswith("/openai/v1/") else "")
+    if any(hmac.compare_digest(given.encode(), own.encode()) for own in account.keys.values()):
+        return
+    if bearer and not key:
         try:
             claims = azure.tokens.require(request, AUDIENCE)
         except Refusal:

@@ -81,9 +81,7 @@ def test_a_plan_says_what_a_large_model_may_cost_and_starts_nothing(cloud: Cloud
     assert "Standard_NC40ads_H100_v5" in (folder / "job.yml").read_text()
 
 
-@pytest.mark.parametrize(
-    "recipe", ["phi-3-mini-ultrachat", "mistral-7b-samsum", "azure-openai-ja"]
-)
+@pytest.mark.parametrize("recipe", ["phi-3-mini-ultrachat", "mistral-7b-samsum", "azure-openai-ja"])
 def test_every_route_is_planned_with_its_ceiling(cloud: Cloud, recipe: str) -> None:
     said = cloud.make("cloud-plan", RECIPE=f"recipes/{recipe}.yaml", SET="")[0]
     assert re.search(r"costs (at most|about) \$\d", said)

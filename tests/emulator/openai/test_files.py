@@ -136,6 +136,11 @@ def test_a_key_or_a_token_for_the_service_opens_a_resource_and_nothing_else(
     other = session(azure, "")
     other.headers["api-key"] = "guess"
     assert "invalid subscription key" in other.get(url).json()["error"]["message"]
+    by_openai = session(azure, "")
+    by_openai.headers["Authorization"] = f"Bearer {home.account.keys['key1']}"
+    assert by_openai.get(url).status_code == 200
+    older = f"{url.replace('/openai/v1', '/openai')}?api-version=2025-04-01-preview"
+    assert by_openai.get(older).status_code == 401
     abroad = url.replace("homeportrehearsal", "homeportabroad")
     told = session(azure, AUDIENCE).get(abroad).json()["error"]["message"]
     assert "does not match resource tenant" in told
