@@ -84,7 +84,7 @@ def test_a_plan_says_what_a_large_model_may_cost_and_starts_nothing(cloud: Cloud
 @pytest.mark.parametrize("recipe", ["phi-3-mini-ultrachat", "mistral-7b-samsum", "azure-openai-ja"])
 def test_every_route_is_planned_with_its_ceiling(cloud: Cloud, recipe: str) -> None:
     said = cloud.make("cloud-plan", RECIPE=f"recipes/{recipe}.yaml", SET="")[0]
-    assert re.search(r"costs (at most|about) \$\d", said)
+    assert re.search(r"costs at most( about)? \$\d", said)
     assert cloud.json("cloud-status")["bills"] == []
 
 

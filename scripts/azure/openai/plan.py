@@ -99,8 +99,9 @@ def _training_cost(recipe: Recipe, tokens: Tokens | None, ceiling: float | None)
         sentence = "how many tokens the rows have is known when they are made: make cloud-train."
         return Cost(line=f"costs {money(price)} a million tokens", unknown=sentence)
     about = "" if tokens.exact else "about "
-    epochs = f"{tokens.total:,} tokens x epochs x {money(price)} a million"
-    return Cost(line=f"costs at most {about}{money(ceiling)} ({epochs})")
+    epochs = jobs.hyperparameters(recipe.training.epochs, recipe.cloud.parameters)["n_epochs"]
+    each = f"{tokens.total:,} tokens x {epochs:g} epochs x {money(price)} a million"
+    return Cost(line=f"costs at most {about}{money(ceiling)} ({each})")
 
 
 def _serving_cost(recipe: Recipe) -> Cost:
