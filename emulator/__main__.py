@@ -101,7 +101,11 @@ def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
         return DockerNodes(given.engine_registry, given.network or None, ca, own)
     from emulator.nodes.host import HostNodes
 
-    return HostNodes(folder)
+    nodes = HostNodes(folder)
+    # a job's own cache (azure/job.yml): the base model that it would make again, a minute each time
+    for made in given.cache.glob("tiny-*") if given.cache else ():
+        shutil.copytree(made, folder / "tmp" / "homeport" / made.name)
+    return nodes
 
 
 def write_env(path: Path, server: Server) -> None:
