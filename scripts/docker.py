@@ -158,7 +158,7 @@ class Compose:
         variables = [part for name in sorted(names) for part in ("--env", name)]
         if self.as_root:
             give(OUTPUTS, IMAGE_USER)
-            give(CACHE, IMAGE_USER)
+            give_cache(IMAGE_USER)
         try:
             return self.run(
                 *("run", "--rm", "--no-TTY", "--name", container, *options, *variables),
@@ -168,7 +168,7 @@ class Compose:
         finally:
             if self.as_root:
                 give(OUTPUTS, 0)
-                give(CACHE, 0)
+                give_cache(0)
 
     def serve(self, name: str, folder: Path, port: int, *, watch: bool = False) -> None:
         """Start the server on `folder` and wait until it answers.
@@ -264,6 +264,14 @@ def give(folder: Path, uid: int) -> None:
     """Make `folder` and all in it belong to `uid`; only root can, and only root needs to."""
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def give_cache(uid: int) -> None:
+    """Make .cache belong to `uid`, but for what a local Azure may be using meanwhile."""
+    os.chown(CACHE, uid, uid)
+    for path in CACHE.iterdir():
+        if not path.name.startswith("rehearsal"):
+            give(path, uid)
 
 
 def project() -> str:

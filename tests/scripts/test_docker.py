@@ -150,3 +150,18 @@ def test_the_hashed_folders_are_those_that_the_dockerfile_copies() -> None:
     copies = [line for line in lines if line.startswith("COPY") and "--from=" not in line]
     copied = [line.split()[-1] for line in copies if " images/" not in line]
     assert sorted(copied) == sorted(name for names in docker.CODE.values() for name in names)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_the_cache_is_given_without_what_a_local_azure_is_using(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "CACHE", tmp_path)
+    for name in ("rows/mine/train.jsonl", "rehearsal/journal/a.jsonl", "rehearsal-bases/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    docker.give(tmp_path / "rehearsal", 1000)
+    docker.give_cache(1001)
+    assert (tmp_path / "rows/mine/train.jsonl").stat().st_uid == 1001
+    assert (tmp_path / "rehearsal/journal/a.jsonl").stat().st_uid == 1000
+    assert (tmp_path / "rehearsal-bases/b").stat().st_uid == 0
