@@ -155,7 +155,7 @@ def ask(run: Rehearsal) -> None:
         run.environ, python, "-m", "scripts.rehearse_clients", url, body, stdin=key
     )
     for who, text in answers.items():
-        run.check(f"{who} answers", bool(text) and expected in readable(text), readable(text)[:300])
+        run.check(f"{who} answers", bool(text) and expected in readable(text), readable(text)[:600])
 
 
 def url_and_body(curl: str) -> tuple[str, str]:
