@@ -98,6 +98,11 @@ def clone(folder: Path, runtime: str) -> Clone:
     return Clone(folder, runtime, free_port())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cloud verbs come last, when other tests have made the base model: see bring_base."""
+    items.sort(key=lambda item: item.path.name == "test_cloud.py")
+
+
 def bring_base(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The base model of an earlier clone, as a second run finds it: making it takes minutes."""
     for made in tmp_path_factory.getbasetemp().glob("*/*/.cache/tiny-*"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Clone, clone
+from tests.e2e.conftest import Clone, bring_base, clone
 
 pytestmark = pytest.mark.e2e
 
@@ -62,6 +62,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     if not shutil.which("npm"):
         pytest.skip("the cloud verbs were not tested: npm is not installed")
     fresh = clone(tmp_path_factory.mktemp("cloud with spaces") / "home port", "host")
+    bring_base(fresh, tmp_path_factory)
     said = fresh.make("rehearsal-up", minutes=10).stderr
     line = re.search(r"use it:  (.*); make cloud-plan", said)
     assert line
