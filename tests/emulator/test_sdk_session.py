@@ -210,6 +210,6 @@ def test_nothing_turned_red_and_nothing_left_the_machine(ran: Ran) -> None:
     allowed = (
         r"management\.azure\.com|login\.microsoftonline\.com|homeportrehearsal\.\w+\.core\.windows"
         r"\.net|eastus\.api\.azureml\.ms|[\w-]+\.eastus\.inference\.ml\.azure\.com"
-        r"|homeportrehearsal\.(azurecr\.io|vault\.azure\.net)"
+        r"|homeportrehearsal\.(azurecr\.io|vault\.azure\.net)|homeport\w+\.openai\.azure\.com"
     )
     assert [host for host in report["hosts"] if not re.fullmatch(allowed, host)] == []
