@@ -11,10 +11,14 @@ RUN := "$(HOMEPORT_VENV)/bin/python" -m
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS
+export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS
 
 ##@ Local
-.PHONY: local-check local-train local-serve watch local-stop local-logs ask track
+.PHONY: doctor new-recipe local-check local-train local-serve watch local-stop local-logs ask track
+doctor: setup ## Find what keeps this machine or account from working, and how to mend it  [RECIPE=…] [FIX=1]
+	@$(RUN) scripts.doctor
+new-recipe: setup ## Write a recipe for your own rows, checked  NAME=mine DATA=rows.jsonl [MODEL=tiny]
+	@$(RUN) scripts.new_recipe
 local-check: setup ## Check a recipe in seconds, and estimate memory  [RECIPE=…] [GPU=H100]
 	@$(RUN) scripts.local_check
 local-train: setup ## Fine-tune, or go on  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"] [FRESH=1]

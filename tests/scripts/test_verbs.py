@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERBS = [
-    *("local_check", "local_train", "local_serve", "local_stop", "local_logs", "ask", "track"),
+    *("doctor", "new_recipe", "local_check", "local_train", "local_serve", "local_stop"),
+    *("local_logs", "ask", "track"),
     *("advise", "cloud_plan", "cloud_push", "cloud_stage", "cloud_train", "cloud_logs"),
     "cloud_cancel",
     *("cloud_download", "cloud_deploy", "cloud_rollback", "cloud_key", "cloud_status"),
@@ -81,8 +82,8 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     done = run("make")
     targets = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
     assert targets == [
-        *("local-check", "local-train", "local-serve", "watch", "local-stop", "local-logs"),
-        *("ask", "track"),
+        *("doctor", "new-recipe", "local-check", "local-train", "local-serve", "watch"),
+        *("local-stop", "local-logs", "ask", "track"),
         *("advise", "cloud-plan", "cloud-push", "cloud-stage", "cloud-train", "cloud-logs"),
         "cloud-cancel",
         *("cloud-download", "cloud-deploy", "cloud-rollback", "cloud-key", "cloud-status"),
