@@ -88,9 +88,16 @@ def need_memory(folder: Path) -> None:
 
 def free_memory() -> int | None:
     """Bytes that programs can still take; None where the system does not say (not Linux)."""
+    found = memory()
+    return found[1] if found else None
+
+
+def memory() -> tuple[int, int] | None:
+    """Bytes of memory in all, and those that are free; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     values = dict(line.split(":", 1) for line in lines)
-    return int(values["MemAvailable"].split()[0]) * 1024
+    total, free = (int(values[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    return total, free

@@ -28,14 +28,14 @@ class Choice:
         return f"{self.value} ({self.reason})"
 
 
-def probe(command: list[str]) -> tuple[int, str]:
-    """Run a short command and catch all that it says."""
+def probe(command: list[str], seconds: float = PROBE_SECONDS) -> tuple[int, str]:
+    """Run a short command and catch all that it says; 124 where it takes longer than `seconds`."""
     if not shutil.which(command[0]):
         return 127, f"{command[0]} is not installed"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return 124, f"{command[0]} did not answer within {PROBE_SECONDS} s"
+        return 124, f"{command[0]} did not answer within {seconds:g} s"
     return done.returncode, (done.stdout or done.stderr).strip()
 
 

@@ -58,9 +58,8 @@ def examine(here: "Here", checks: Sequence[Check], *, workers: int = 8) -> Itera
     A check that takes too long, or that cannot look, is a finding itself.
     """
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for check, future in [(check, pool.submit(_found, here, check)) for check in checks]:
-            yield from future.result()
-            del check
+        for found in pool.map(lambda check: _found(here, check), checks):
+            yield from found
 
 
 def _found(here: "Here", check: Check) -> list[Finding]:

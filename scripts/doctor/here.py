@@ -5,9 +5,8 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from scripts.doctor import PROBE_SECONDS
 from scripts.errors import CloudError, UsageError
+from scripts.models import memory
+from scripts.runtime import probe
 from scripts.settings import CACHE, OUTPUTS, ROOT, environment
 from train.recipe import Recipe
 
@@ -43,17 +44,8 @@ class Here:
     def run(self, *command: str) -> tuple[int, str]:
         """Exit code and output; 127 where there is no such command, 124 where it is too slow."""
         if command not in self._said:
-            self._said[command] = self._run(command)
+            self._said[command] = probe(list(command), PROBE_SECONDS)
         return self._said[command]
-
-    def _run(self, command: Sequence[str]) -> tuple[int, str]:
-        if not shutil.which(command[0]):
-            return 127, f"{command[0]} is not installed"
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return 124, f"{command[0]} did not answer within {PROBE_SECONDS:g} s"
-        return done.returncode, (done.stdout or done.stderr).strip()
 
     @property
     def system(self) -> str:
@@ -80,18 +72,13 @@ class Here:
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes in all and free; None where the system does not say."""
-        try:
-            lines = Path("/proc/meminfo").read_text().splitlines()
-        except OSError:
-            return None
-        values = dict(line.split(":", 1) for line in lines)
-        return tuple(int(values[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))  # type: ignore[return-value] # two keys, two numbers
+        return memory()
 
     def port_is_free(self, port: int) -> bool:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
             except OSError:
                 return False
             return True
