@@ -26,6 +26,9 @@ from train.recipe import Recipe
 if TYPE_CHECKING:
     from scripts.azure.client import Cloud
 
+Look = Callable[[Details], None]
+"""Is handed what run history knows of a job while it is followed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempted:
@@ -43,7 +46,7 @@ def go(
     *,
     detach: bool,
     max_hours: float | None = None,
-    look: Callable[[Details], None] | None = None,
+    look: Look | None = None,
 ) -> Attempted:
     """Find the job or have `submit` make its next attempt, and follow it.
 
@@ -97,7 +100,7 @@ class Limit:
         cloud: "Cloud",
         job: str,
         most: float | None,
-        look: Callable[[Details], None] | None = None,
+        look: Look | None = None,
     ) -> None:
         self._cloud = cloud
         self._job = job
@@ -139,18 +142,36 @@ def _why(cloud: "Cloud", job: Job) -> str:
         return "run history does not know it any more"
 
 
-def logs(cloud: "Cloud", recipe: Recipe, job: str, *, every: bool = False) -> Mapping[str, Any]:
-    """Follow the job's log on stdout, or with `every` read all of its log files as they are."""
+def logs(
+    cloud: "Cloud",
+    recipe: Recipe,
+    job: str,
+    *,
+    every: bool = False,
+    read: Callable[["Cloud", str], Mapping[str, str]] = history.read,
+    look: Callable[[str, Callable[[str], None]], Look] | None = None,
+) -> Mapping[str, Any]:
+    """Follow the job's log on stdout, or with `every` read all of its log files as they are.
+
+    Jobs with steps give `read` for all their files, and what is to `look` after the steps of a job
+    by its name and write what they say.
+    """
     found = jobs.named_or_newest(cloud, job, recipe.name)
     if every:
-        details, texts = history.details(cloud, found.name), history.read(cloud, found.name)
+        details, texts = history.details(cloud, found.name), read(cloud, found.name)
         return {
             "job": found.name,
             "status": details.status,
             "error": details.error,
             "logs": texts,
         }
-    end = jobs.follow(cloud, found.name, _line, command=f"make cloud-logs JOB={found.name}")
+    end = jobs.follow(
+        cloud,
+        found.name,
+        _line,
+        command=f"make cloud-logs JOB={found.name}",
+        look=look(found.name, _line) if look else None,
+    )
     if end.status == "Failed":
         raise CloudError(f"job {found.name} Failed: {jobs.why(cloud, found, end)}")
     return {"job": found.name, "status": end.status, "error": end.error}

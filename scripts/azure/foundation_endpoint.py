@@ -1,7 +1,7 @@
 """Serve a fine-tuned MLflow model of the catalog: Azure's own image, no environment of ours.
 
     cost = serving_cost(recipe)
-    told = deploy(work, planned, model=asked, finish=False, path="/score", smoke=body)
+    told = deploy(work, model=asked, finish=False, path="/score", smoke=body)
 
 The machine is checked against what the foundation model says of inference before anything bills.
 Such a server fetches what its model needs and loads all weights before it answers, so probes wait
@@ -49,7 +49,6 @@ def serving_cost(recipe: Recipe) -> Cost:
 
 def deploy(
     work: Work,
-    planned: Planned,
     *,
     model: str,
     finish: bool,
@@ -86,7 +85,13 @@ def deploy(
             path=path,
             image=IMAGE,
         ),
-        planned,
+        Planned(
+            rows=(),
+            values={},
+            train=Cost(line=""),
+            deploy=serving_cost(recipe),
+            label=work.cloud.label(),
+        ),
     )
 
 

@@ -54,6 +54,14 @@ class Answer:
 
     body: dict[str, Any]
     deployment: str
+    endpoint: str
+
+    @property
+    def by(self) -> str:
+        """The endpoint, and the deployment where Azure said it."""
+        return (
+            f"{self.endpoint}, deployment {self.deployment}" if self.deployment else self.endpoint
+        )
 
 
 class Client:
@@ -126,7 +134,7 @@ class Client:
                 STATUS_COMMAND,
                 reply.status_code,
             )
-        return Answer(body, reply.headers.get(PIN, ""))
+        return Answer(body, reply.headers.get(PIN, ""), self.endpoint)
 
     def meaning(self, reply: "requests.Response", deployment: str = "") -> tuple[str, str]:
         """What an answer without success means, and what to do."""

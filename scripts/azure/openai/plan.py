@@ -39,11 +39,11 @@ def planned(
     found = jobs.hyperparameters(recipe.training.epochs, recipe.cloud.parameters)
     price = prices.training(recipe.cloud.model, settings.training_type)
     hourly = prices.hosting(settings.sku)
-    epochs = found["n_epochs"]
     ceiling = None
     if tokens is not None and price.price is not None:
-        ceiling = tokens.total * epochs * price.price / 1e6
-    train, deploy = _training_cost(recipe, tokens, ceiling), _serving_cost(recipe)
+        ceiling = tokens.total * found["n_epochs"] * price.price / 1e6
+    train = _training_cost(recipe, price.price, tokens, found["n_epochs"], ceiling)
+    deploy = _serving_cost(recipe, hourly.price)
     where = f"{account.name} in {account.location}" if account else "not asked (offline)"
     count = f"{tokens.total:,} tokens an epoch ({tokens.how})" if tokens else "not counted yet"
     parameters = ", ".join(f"{name} {value:g}" for name, value in found.items())
@@ -88,9 +88,10 @@ def planned(
     )
 
 
-def _training_cost(recipe: Recipe, tokens: Tokens | None, ceiling: float | None) -> Cost:
+def _training_cost(
+    recipe: Recipe, price: float | None, tokens: Tokens | None, epochs: float, ceiling: float | None
+) -> Cost:
     model, kind = recipe.cloud.model, recipe.cloud.openai.training_type
-    price = prices.training(model, kind).price
     if price is None:
         key = f"{{{model}: {{{kind}: …}}}}"
         sentence = prices.unknown(f"training {model} ({kind})", "training_per_million", key)
@@ -99,14 +100,12 @@ def _training_cost(recipe: Recipe, tokens: Tokens | None, ceiling: float | None)
         sentence = "how many tokens the rows have is known when they are made: make cloud-train."
         return Cost(line=f"costs {money(price)} a million tokens", unknown=sentence)
     about = "" if tokens.exact else "about "
-    epochs = jobs.hyperparameters(recipe.training.epochs, recipe.cloud.parameters)["n_epochs"]
     each = f"{tokens.total:,} tokens x {epochs:g} epochs x {money(price)} a million"
     return Cost(line=f"costs at most {about}{money(ceiling)} ({each})")
 
 
-def _serving_cost(recipe: Recipe) -> Cost:
+def _serving_cost(recipe: Recipe, price: float | None) -> Cost:
     sku, hours = recipe.cloud.openai.sku, recipe.cloud.expires_hours
-    price = prices.hosting(sku).price
     if price is None:
         sentence = prices.unknown(f"hosting ({sku})", "hosting_per_hour", f"{sku}: …")
         return Cost(line="costs per hour: not known (see the note)", unknown=sentence)

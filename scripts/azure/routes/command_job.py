@@ -194,14 +194,12 @@ def curl(cloud: "Cloud", recipe: Recipe, prompt: str) -> str:
 
 def ask(cloud: "Cloud", recipe: Recipe, prompt: str) -> Answer:
     """The answer in our server's own form."""
-    client = deploying.asking(cloud, recipe)
-    answer = client.ask({"prompt": prompt})
-    by = f"{client.endpoint}, deployment {answer.deployment}" if answer.deployment else ""
+    answer = deploying.asking(cloud, recipe).ask({"prompt": prompt})
     usage = answer.body.get("usage") or {}
     return Answer(
         output=str(answer.body.get("output", "")),
         reasoning=str(answer.body.get("reasoning") or ""),
-        by=by or client.endpoint,
+        by=answer.by,
         body=answer.body,
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens"),

@@ -358,16 +358,8 @@ def deploy(work: Work, *, model: str = "", finish: bool = False) -> Mapping[str,
     if not model:
         newest = finetuning.newest(cloud, recipe)
         model = f"{newest.name}:{newest.version}"
-    planned = Planned(
-        rows=(),
-        values={},
-        train=Cost(line=""),
-        deploy=foundation_endpoint.serving_cost(recipe),
-        label=cloud.label(),
-    )
     return foundation_endpoint.deploy(
         work,
-        planned,
         model=model,
         finish=False,
         path=PATHS[recipe.cloud.task],
@@ -406,8 +398,7 @@ def ask(cloud: "Cloud", recipe: Recipe, prompt: str) -> Answer:
     """The deployed model's answer, with what it counted."""
     client = deploying.asking(cloud, recipe, path=PATHS[recipe.cloud.task])
     said = client.ask(request(recipe, prompt))
-    by = f"{client.endpoint}, deployment {said.deployment}" if said.deployment else client.endpoint
-    return read(said.body, by)
+    return read(said.body, said.by)
 
 
 def read(body: Mapping[str, Any], by: str) -> Answer:

@@ -9,10 +9,12 @@ starts from the beginning.
 import dataclasses
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.azure import attempts, deploying, foundation, foundation_endpoint
+from scripts.azure.endpoints import SCORE
 from scripts.azure.routes import Answer, Cost, Planned, Trained, Work, agree, text
 from scripts.azure.texts import hours, money
 from scripts.console import say
@@ -82,21 +84,18 @@ def train(work: Work, *, detach: bool = False) -> Trained:
     )
 
 
-def logs(cloud: "Cloud", recipe: Recipe, job: str, *, every: bool = False) -> dict[str, Any]:
+def logs(cloud: "Cloud", recipe: Recipe, job: str, *, every: bool = False) -> Mapping[str, Any]:
     """Follow the pipeline's steps on stdout, or with `every` read all their logs as they are."""
-    from scripts.azure import history, jobs, steps
+    from scripts.azure import steps
 
-    found = jobs.named_or_newest(cloud, job, recipe.name)
-    if every:
-        details = history.details(cloud, found.name)
-        told = {"job": found.name, "status": details.status, "error": details.error}
-        return {**told, "logs": steps.logs(cloud, found.name)}
-    watch = steps.Watch(cloud, found.name, _line)
-    again = f"make cloud-logs JOB={found.name}"
-    end = jobs.follow(cloud, found.name, _line, command=again, look=watch.look)
-    if end.status == "Failed":
-        raise CloudError(f"job {found.name} Failed: {jobs.why(cloud, found, end)}")
-    return {"job": found.name, "status": end.status, "error": end.error}
+    return attempts.logs(
+        cloud,
+        recipe,
+        job,
+        every=every,
+        read=steps.logs,
+        look=lambda name, write: steps.Watch(cloud, name, write).look,
+    )
 
 
 def download(cloud: "Cloud", recipe: Recipe, job: str, outputs: Path) -> tuple[str, Path]:
@@ -116,16 +115,8 @@ def download(cloud: "Cloud", recipe: Recipe, job: str, outputs: Path) -> tuple[s
 
 def deploy(work: Work, *, model: str = "", finish: bool = False) -> dict[str, Any]:
     """Azure's own image with the MLflow model, blue and green."""
-    recipe = work.recipe
-    planned = Planned(
-        rows=(),
-        values={},
-        train=Cost(line=""),
-        deploy=foundation_endpoint.serving_cost(recipe),
-        label=work.cloud.label(),
-    )
     return foundation_endpoint.deploy(
-        work, planned, model=model, finish=finish, path="/score", smoke=_smoke(recipe)
+        work, model=model, finish=finish, path=SCORE, smoke=_smoke(work.recipe)
     )
 
 
@@ -142,12 +133,11 @@ def curl(cloud: "Cloud", recipe: Recipe, prompt: str) -> str:
 
 def ask(cloud: "Cloud", recipe: Recipe, prompt: str) -> Answer:
     """The answer to `input_data`."""
-    client = deploying.asking(cloud, recipe)
-    answer = client.ask(foundation_endpoint.input_data(prompt, recipe.cloud.task))
-    by = f"{client.endpoint}, deployment {answer.deployment}" if answer.deployment else ""
+    body = foundation_endpoint.input_data(prompt, recipe.cloud.task)
+    answer = deploying.asking(cloud, recipe).ask(body)
     return Answer(
         output=foundation_endpoint.output(answer.body),
-        by=by or client.endpoint,
+        by=answer.by,
         body=answer.body,
     )
 
@@ -335,7 +325,3 @@ def _start(model: "Foundation | None", recipe: Recipe) -> str:
     version = f" version {model.version}" if model.version else ""
     license = f", license {model.license}" if model.license else ""
     return f"{model.registry}/{model.name}{version} as {model.input}{license} ({model.source})"
-
-
-def _line(line: str) -> None:
-    print(line, flush=True)

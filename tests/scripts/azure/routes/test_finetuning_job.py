@@ -153,7 +153,7 @@ class Asked(Client):
 
     def ask(self, body: Any, **_: Any) -> Answer:
         assert body["max_tokens"] == 256
-        return Answer(self.body, "blue")
+        return Answer(self.body, "blue", self.endpoint)
 
 
 @pytest.mark.parametrize(
