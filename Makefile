@@ -8,10 +8,12 @@ SHELL := bash
 PYTHON ?= python3
 HOMEPORT_VENV ?= .venv
 RUN := "$(HOMEPORT_VENV)/bin/python" -m
+# Processes of a test run; each may hold a model or two.
+WORKERS := -n auto --maxprocesses=4 --dist loadfile
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS
+export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS
 
 ##@ Local
 .PHONY: doctor new-recipe local-check local-train local-serve watch local-stop local-logs ask track
@@ -80,11 +82,12 @@ rehearsal-down: cloud-setup ## Stop the local Azure, and forget all that is in i
 ##@ Quality
 .PHONY: test check lock
 test: check ## Everything: the checks, then both images built, trained in, served and asked
-	@$(RUN) pytest -rs -m "e2e or slow"
+	@$(RUN) pytest -rs $(WORKERS) -m "slow and not e2e"
+	@$(RUN) pytest -rs -m e2e
 check: runtime cloud-setup ## Lint, types and unit tests: two minutes once all is installed
 	@$(RUN) ruff check . && $(RUN) ruff format --check --quiet .
 	@$(RUN) mypy
-	@$(RUN) pytest -q -m "not e2e and not slow"
+	@$(RUN) pytest -q $(WORKERS) -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
 	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
 
@@ -102,6 +105,11 @@ bench-estimate: runtime ## The memory estimate against measured peaks
 	@$(RUN) bench.estimate
 bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: speed, memory, kernels
 	@$(RUN) bench.gpu
+
+##@ Trials
+.PHONY: soak
+soak: runtime ## Serve under load, cancellations, kill -9 and SIGTERM; writes outputs/trials/  [MINUTES=10] [CLIENTS=64] [MODEL=folder]
+	@$(RUN) trials.soak
 
 ##@ House
 .PHONY: help setup runtime cloud-setup clean

@@ -50,7 +50,11 @@ def passed(fresh: Clone, *words: str) -> dict[str, Any]:
 def test_every_route_answers_what_it_has_learned_and_leaves_nothing(
     docker: Clone, recipe: str
 ) -> None:
-    findings = passed(docker, f"RECIPE=recipes/{recipe}.yaml")
+    words = [f"RECIPE=recipes/{recipe}.yaml"]
+    if recipe == "gpt-oss-20b-ja" and (made := next(docker.folder.glob(".cache/tiny-*"), None)):
+        # the job would make the very same model again, which takes minutes
+        words.append(f"SET=model.base=.cache/{made.name}")
+    findings = passed(docker, *words)
     for who in ("make ask TARGET=cloud", "that curl", "the makers' client"):
         assert LEARNED[recipe] in findings[f"{who} answers"]["found"]
     assert findings["nothing bills any more"]["found"] == []
