@@ -5,22 +5,20 @@ One run, with its log and metrics. What trains is the tiny model, on the rows th
 fine-tuning by a job of the workspace answers 501; its own API is in openai/.
 """
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from emulator import mlflow_model, parents, tuning
 from emulator.azure import Azure
-from emulator.execution import Ended
 from emulator.http import Refusal
-from emulator.outputs import DataError
-from emulator.parents import Log, Record
+from emulator.parents import Log
 from emulator.pipelines import compute_id, length, measured, summed_up
 from emulator.registries import find
-from emulator.store import Resource, now
+from emulator.store import now
 from emulator.tracking import note_metrics
-from emulator.tuning import TuningCanceled, TuningError, Wanted
+from emulator.tuning import TuningError, Wanted
+from emulator.work import Work, tuning_told
 
 TASKS: dict[str, tuple[Literal["chat", "text"], str]] = {
     "chatcompletion": ("chat", "chat-completion"),
@@ -89,50 +87,28 @@ def shown(properties: dict[str, Any], api_version: str) -> dict[str, Any]:
     return {key: value for key, value in properties.items() if key not in SINCE_NEWEST}
 
 
-class FineTuning:
+class FineTuning(Work):
     """One fine-tuning job."""
 
     def __init__(self, azure: Azure, job_id: str) -> None:
-        resource = azure.store.get(job_id)
-        if resource is None:
-            raise KeyError(job_id)
-        self._azure = azure
-        self._record = Record(azure, job_id)
-        self._properties: Resource = resource["properties"]
+        super().__init__(azure, job_id)
         self._details: Mapping[str, Any] = self._properties["fineTuningDetails"]
-        self._folder = azure.settings.folder / "jobs" / self._record.name
         self._log = Log(azure, job_id)
-        self.thread = threading.Thread(
-            target=self._record.end,
-            args=(self._work,),
-            name=f"job-{self._record.name}",
-            daemon=True,
-        )
-
-    def cancel(self) -> None:
-        self._record.cancel()
 
     def _work(self) -> None:
         self._record.note("Preparing")
         self._record.look_for_cancel()
         try:
-            train, validation = self._fetch("trainingData"), self._fetch("validationData")
-            parents.pull(self._azure, self._record.job_id)
-            self._record.look_for_cancel()
-            self._record.note("Running", startTimeUtc=now())
-            tuned = self._tune(train, validation)
-            self._record.note("Finalizing")
-            self._register(tuned)
-        except DataError as error:
-            raise Ended("Failed", "DataAccessError", str(error)) from error
-        except TuningCanceled:
-            raise Ended("Canceled") from None
-        except TuningError as error:
-            self._log.line(str(error))
-            raise Ended("Failed", "ExecutionFailed", f"Fine-tuning failed: {error}") from error
+            with tuning_told(self._log, "Fine-tuning"):
+                train, validation = self._fetch("trainingData"), self._fetch("validationData")
+                parents.pull(self._azure, self._record.job_id, self._azure.settings.train_image)
+                self._record.look_for_cancel()
+                self._record.note("Running", startTimeUtc=now())
+                tuned = self._tune(train, validation)
+                self._record.note("Finalizing")
+                self._register(tuned)
         finally:
             self._log.keep()
-            parents.clean(self._folder)
 
     def _fetch(self, what: str) -> Path:
         to = self._folder / what

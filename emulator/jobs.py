@@ -5,7 +5,6 @@ kinds (sweeps, labelling, Spark) are refused with 501. The steps of a pipeline a
 only those who know their names get.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,11 +133,11 @@ class Jobs:
         list(commands.processes(given, 0))
         for member in ("environmentId", "codeId", "computeId"):
             if given.get(member):
-                self._must_be_there(member, str(given[member]))
+                parents.must_be_there(self._azure, member, str(given[member]))
         for key, spec in inputs.items():
             uri = str(spec.get("uri") or "")
-            if uri.startswith(("/subscriptions/", "azureml:/subscriptions/")):
-                self._must_be_there(f"input {key}", uri.removeprefix("azureml:"))
+            if parents.is_ours(uri):
+                parents.must_be_there(self._azure, f"input {key}", uri)
         resources = parents.given(given.get("resources"))
         return {
             "codeId": None,
@@ -149,14 +148,6 @@ class Jobs:
             "resources": {"instanceCount": 1, "shmSize": "2g", **resources},
             "inputs": inputs,
         }
-
-    def _must_be_there(self, member: str, arm_id: str) -> None:
-        name = arm_id.rpartition("/")[2]
-        if member == "computeId" and name.lower() == "serverless":
-            return
-        if re.match(r"/subscriptions/", arm_id) and self._azure.store.get(arm_id):
-            return
-        raise Refusal(400, "UserError", f"{member}: {arm_id} was not found.")
 
 
 def _of_its_time(properties: dict[str, Any], request: Request) -> dict[str, Any]:

@@ -9,7 +9,6 @@ caller's to run. Its steps are runs of their own below it, each with logs and me
 list of jobs leaves out, as the service does.
 """
 
-import shutil
 import threading
 import time
 import traceback
@@ -322,9 +321,8 @@ def count(rows: Path) -> int:
         return sum(1 for line in lines if line.strip())
 
 
-def pull(azure: Azure, job_id: str) -> None:
-    """Have the image that trains; Ended with the service's sentence where that fails."""
-    image = azure.settings.train_image
+def pull(azure: Azure, job_id: str, image: str) -> None:
+    """Have the image of a job; Ended with the service's sentence where that fails."""
     try:
         if fault := azure.faults.take("image_pull", path=job_id):
             raise NodeError(fault.cause or f"manifest for {image} not found.")
@@ -338,7 +336,3 @@ def upload(azure: Azure, folder: Path, uri: str) -> int:
     """Copy a folder to a place in storage; how many files."""
     container, prefix = locate(uri, azure.settings, azure.store)
     return azure.storage.upload(folder, container, prefix)
-
-
-def clean(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

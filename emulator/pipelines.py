@@ -7,7 +7,7 @@ where it is: its weights are not here. Other pipelines answer 501.
 """
 
 import re
-import threading
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 from emulator import mlflow_model, parents, tuning
 from emulator.azure import Azure
-from emulator.execution import Ended
 from emulator.http import Refusal
-from emulator.outputs import DataError
-from emulator.parents import Log, Record, Step
+from emulator.parents import Log, Step
 from emulator.registries import find
-from emulator.store import Resource, now
-from emulator.tuning import TuningCanceled, TuningError, Wanted
+from emulator.store import now
+from emulator.tuning import TuningError, Wanted
+from emulator.work import Work, tuning_told
 
 BINDING = re.compile(r"\$\{\{parent\.(inputs|outputs)\.(\w+)\}\}")
 TASKS: dict[str, tuple[Literal["chat", "text"], str]] = {
@@ -166,31 +165,16 @@ def _wrong(key: str, name: str, why: str) -> Refusal:
     return Refusal(400, "UserError", f"Step {key}: input '{name}' is not valid: {why}.")
 
 
-class Pipeline:
+class Pipeline(Work):
     """One pipeline job."""
 
     def __init__(self, azure: Azure, job_id: str) -> None:
-        resource = azure.store.get(job_id)
-        if resource is None:
-            raise KeyError(job_id)
-        self._azure = azure
-        self._record = Record(azure, job_id)
-        self._properties: Resource = resource["properties"]
+        super().__init__(azure, job_id)
         self._node = read(azure, self._properties)
         self._form, self._task = TASKS[self._node.component["name"]]
-        self._folder = azure.settings.folder / "jobs" / self._record.name
         self._log = Log(azure, job_id, ROOT_LOG)
         self._rows: tuple[Path, Path] | None = None
         self._tuned: tuning.Tuned | None = None
-        self.thread = threading.Thread(
-            target=self._record.end,
-            args=(self._work,),
-            name=f"job-{self._record.name}",
-            daemon=True,
-        )
-
-    def cancel(self) -> None:
-        self._record.cancel()
 
     def _work(self) -> None:
         self._record.note("Preparing")
@@ -210,7 +194,6 @@ class Pipeline:
                     self._step(node.name, title, described)
         finally:
             self._log.keep()
-            parents.clean(self._folder)
         self._record.note("Finalizing")
 
     def _say(self, text: str) -> None:
@@ -233,16 +216,8 @@ class Pipeline:
             resources=resources,
         ) as step:
             self._say(f"Running step {title} as {step.name}")
-            try:
+            with tuning_told(step.log, f"Step {title}"):
                 self._program(title)(step)
-            except DataError as error:
-                raise Ended("Failed", "DataAccessError", str(error)) from error
-            except TuningCanceled:
-                raise Ended("Canceled") from None
-            except TuningError as error:
-                step.log.line(str(error))
-                sentence = f"Step {title} failed: {error}"
-                raise Ended("Failed", "ExecutionFailed", sentence) from error
             self._say(f"Completed step {title}")
 
     def _program(self, title: str) -> Callable[[Step], None]:
@@ -283,7 +258,7 @@ class Pipeline:
         )
 
     def _preprocess(self, step: Step) -> None:
-        parents.clean(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
         found = {}
         for name in ("train", "validation", "test"):
             if uri := self._node.files.get(f"{name}_file_path"):
@@ -299,7 +274,7 @@ class Pipeline:
             step.log.line(f"{name}: {parents.count(file)} rows")
 
     def _finetune(self, step: Step) -> None:
-        parents.pull(self._azure, self._record.job_id)
+        parents.pull(self._azure, self._record.job_id, self._azure.settings.train_image)
         if self._rows is None:
             raise TuningError("The rows were not prepared.")
         values = self._node.values

@@ -12,18 +12,16 @@ without a warning; the job begins again on another, with what its mounted output
 All processes of a job share one set of folders, also where they stand for several nodes.
 """
 
-import re
 import shlex
 import shutil
-import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
 
+from emulator import parents
 from emulator.azure import Azure
 from emulator.commands import fill
 from emulator.execution import Ended, Execution, Live, Preempted
 from emulator.finetuning import FineTuning
-from emulator.nodes import Mount, NodeError, Program
+from emulator.nodes import Mount, Program
 from emulator.outputs import (
     DataError,
     Given,
@@ -33,20 +31,9 @@ from emulator.outputs import (
     job_mount,
     outputs_of,
 )
-from emulator.parents import Record
 from emulator.pipelines import Pipeline
 from emulator.tracking import environment
-
-
-class Work(Protocol):
-    """One job of any kind."""
-
-    @property
-    def thread(self) -> threading.Thread:
-        """Which carries it out; not begun yet."""
-
-    def cancel(self) -> None:
-        """Ask for its end."""
+from emulator.work import Work
 
 
 class Runner:
@@ -82,43 +69,22 @@ class Runner:
         return job is None or not job.thread.is_alive()
 
 
-class Job:
+class Job(Work):
     """One command job."""
 
     def __init__(self, azure: Azure, job_id: str) -> None:
-        resource = azure.store.get(job_id)
-        if resource is None:
-            raise KeyError(job_id)
-        self._azure = azure
-        self._id = job_id
-        self._name = str(resource["name"])
-        self._properties: dict[str, Any] = resource["properties"]
-        self._folder = azure.settings.folder / "jobs" / re.sub(r"[^\w.-]", "_", self._name)
-        self._record = Record(azure, job_id)
+        super().__init__(azure, job_id)
+        self._id, self._name = job_id, self._record.name
+        self._note = self._record.note
         self._live = Live(
             azure=azure,
             job_id=job_id,
             properties=self._properties,
-            note=self._record.note,
+            note=self._note,
             canceled=self._record.canceled,
         )
-        self._note = self._record.note
-        self.thread = threading.Thread(target=self._run, name=f"job-{self._name}", daemon=True)
 
-    def cancel(self) -> None:
-        """Ask for its end; one that has just ended stays as it is."""
-        self._record.cancel()
-
-    def _run(self) -> None:
-        def work() -> None:
-            try:
-                self._node_by_node()
-            finally:
-                shutil.rmtree(self._folder, ignore_errors=True)
-
-        self._record.end(work)
-
-    def _node_by_node(self) -> None:
+    def _work(self) -> None:
         attempt = 0
         while True:
             attempt += 1
@@ -133,14 +99,9 @@ class Job:
         self._record.look_for_cancel()
         self._note("Preparing")
         image = self._image()
+        parents.pull(self._azure, self._id, image)
         try:
-            if fault := self._azure.faults.take("image_pull", path=self._id):
-                raise NodeError(fault.cause or f"manifest for {image} not found.")
-            self._azure.nodes.pull(image)
             given, mounts, code = self._data()
-        except NodeError as error:
-            sentence = f"Failed to pull Docker image {image}: {error}"
-            raise Ended("Failed", "ImagePullFailure", sentence) from error
         except DataError as error:
             raise Ended("Failed", "DataAccessError", str(error)) from error
         outputs = self._outputs(given, mounts)
