@@ -7,16 +7,21 @@ SHELL := bash
 # Any Python from 3.11 makes the virtual environment; everything else runs from that.
 PYTHON ?= python3
 HOMEPORT_VENV ?= .venv
-RUN := "$(HOMEPORT_VENV)/bin/python" -m
+RUN := "$$HOMEPORT_VENV/bin/python" -m
 # Processes of a test run; each may hold a model or two.
 WORKERS := -n auto --maxprocesses=4 --dist loadfile
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
-export RECIPE MODEL PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
+export RECIPE MODEL PORT BIND KEY DEBUG_PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
 export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS
+# To the letter: in what stands on make's command line, `$5` of a prompt or a path is no variable of make's.
+$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),\
+    $(eval override $(name) := $$(value $(name)))))
+# Japanese goes in and out under any locale.
+export PYTHONUTF8 := 1
 
 ##@ Local
-.PHONY: doctor new-recipe local-check local-train local-serve watch local-stop local-logs ask track
+.PHONY: doctor new-recipe local-check local-train local-serve watch local-debug local-stop local-logs local-key ask track
 doctor: setup ## Find what keeps this machine or account from working, and how to mend it  [RECIPE=…] [FIX=1]
 	@$(RUN) scripts.doctor
 new-recipe: setup ## Write a recipe for your own rows, checked  NAME=mine DATA=rows.jsonl [MODEL=tiny]
@@ -25,14 +30,18 @@ local-check: setup ## Check a recipe in seconds, and estimate memory  [RECIPE=�
 	@$(RUN) scripts.local_check
 local-train: setup ## Fine-tune, or go on  [RECIPE=recipes/tiny-ja.yaml] [SET="training.max_steps=50"] [FRESH=1]
 	@$(RUN) scripts.local_train
-local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001]
+local-serve: setup ## Serve, training first if need be  [RECIPE=… | MODEL=folder or hub id] [PORT=5001] [KEY=1] [BIND=0.0.0.0]
 	@$(RUN) scripts.local_serve
 watch: setup ## Serve, and take edits of serve/ at once, with the weights where they are  [as local-serve]
 	@$(RUN) scripts.local_serve --watch
+local-debug: setup ## As watch, and a debugger can attach to score.py  [DEBUG_PORT=5678] [as local-serve]
+	@$(RUN) scripts.local_serve --debug
 local-stop: setup ## Stop the servers of this checkout
 	@$(RUN) scripts.local_stop
 local-logs: setup ## Show the server's log  [PORT=5001]
 	@$(RUN) scripts.local_logs
+local-key: setup ## Print the local server's key, for curl
+	@$(RUN) scripts.local_key
 ask: setup $(if $(filter cloud,$(TARGET)),cloud-setup) ## Ask the server one question  PROMPT='オーストラリアの首都はどこですか？' [PORT=5001 | TARGET=cloud]
 	@$(RUN) scripts.ask
 track: setup ## Show what training has tracked, in MLflow's pages, until Ctrl-C  [TRACK_PORT=5050]
@@ -65,7 +74,7 @@ cloud-key: cloud-setup ## Print the endpoint's key, for curl
 	@$(RUN) scripts.cloud_key
 cloud-status: cloud-setup ## Jobs, endpoints, what bills since when, and whether it is the image that passed here
 	@$(RUN) scripts.cloud_status
-cloud-down: cloud-setup ## List what bills, ask, and delete it  [YES=1] [FILES=1 also rows in Azure OpenAI]
+cloud-down: cloud-setup ## List what bills, ask, and delete it  [YES=1] [ENDPOINT=… | COMPUTE=…] [FILES=1 also rows in Azure OpenAI]
 	@$(RUN) scripts.cloud_down
 cloud-smoke: cloud-setup ## The whole path once on a real subscription, at the cheapest, and record its traffic
 	@$(RUN) scripts.cloud_smoke
@@ -89,7 +98,7 @@ check: runtime cloud-setup ## Lint, types and unit tests: two minutes once all i
 	@$(RUN) mypy
 	@$(RUN) pytest -q $(WORKERS) -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
-	@UV="$(HOMEPORT_VENV)/bin/uv" images/lock
+	@UV="$$HOMEPORT_VENV/bin/uv" images/lock
 
 ##@ Bench
 .PHONY: bench bench-train bench-data bench-serve bench-estimate bench-gpu
@@ -114,12 +123,12 @@ soak: runtime ## Serve under load, cancellations, kill -9 and SIGTERM; writes ou
 ##@ House
 .PHONY: help setup runtime cloud-setup clean
 help: ## Print this list
-	@$(PYTHON) -m scripts.help $(MAKEFILE_LIST)
+	@"$(PYTHON)" -m scripts.help $(MAKEFILE_LIST)
 setup: ## Make the virtual environment that the verbs run in (every verb does this first)
-	@$(PYTHON) -m scripts.setup
+	@"$(PYTHON)" -m scripts.setup
 runtime: ## Also install what training and serving need without Docker
-	@$(PYTHON) -m scripts.setup --runtime
+	@"$(PYTHON)" -m scripts.setup --runtime
 cloud-setup: ## Also install the Azure SDK (every cloud verb does this first)
-	@$(PYTHON) -m scripts.setup --cloud
+	@"$(PYTHON)" -m scripts.setup --cloud
 clean: setup ## Remove what can be made again: servers, images, environment, caches; outputs/ stays
 	@$(RUN) scripts.clean

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scripts import local_key
 from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, MachineError, UsageError
@@ -63,11 +64,12 @@ def main() -> None:
 
 def ask_local(port: int, body: dict[str, Any]) -> dict[str, Any]:
     """The local server's answer; notes that its image has answered here."""
-    say(curl(port, body))
+    headers = local_key.headers(port)
+    say(curl(port, body, with_key=bool(headers)))
     import requests
 
     try:
-        reply = requests.post(address(port), json=body, timeout=SECONDS)
+        reply = requests.post(address(port), json=body, headers=headers, timeout=SECONDS)
     except requests.ConnectionError:
         raise MachineError(f"no server answers on port {port}; next: make local-serve") from None
     except requests.Timeout:

@@ -21,7 +21,7 @@ from scripts.console import run_verb, say
 from scripts.errors import CommandError, UsageError
 from scripts.local_serve import SAMPLE
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
-from scripts.settings import OUTPUTS, ROOT, flag_default, relative
+from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
 
 if TYPE_CHECKING:
     from scripts.azure.routes import Planned
@@ -53,7 +53,9 @@ class Smoke:
         recording = self.folder / f"{len(self.seconds):02}-{verb.replace('_', '-')}.json"
         recorder = [sys.executable, "-m", "scripts.azure.recording", str(recording)]
         command = [*recorder, f"scripts.{verb}", "--json", *flags]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+        )
         self.seconds[verb] = round(time.monotonic() - began, 1)
         if done.returncode:
             raise CommandError(f"{verb} failed; the reason stands above.", done.returncode)

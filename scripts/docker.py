@@ -7,6 +7,7 @@ The model is mounted as Azure ML mounts it: AZUREML_MODEL_DIR=/var/azureml-app/a
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,18 +15,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.child import run_to_end
-from scripts.console import say
+from scripts.console import is_terminal, say
 from scripts.errors import CommandError, MachineError, UsageError
+from scripts.handed import VARIABLE, handed
 from scripts.runtime import Choice, probe
-from scripts.settings import CACHE, GIGABYTE, OUTPUTS, ROOT, overrides_in
+from scripts.settings import CACHE, GIGABYTE, OUTPUTS, ROOT, SECRET, overrides_in
 
 IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
 HOME = "/opt/homeport"
+LOGINS = ("AWS_", "DOCKER_", "GOOGLE_")
+"""Variables that the engine's credential helpers read."""
+CONFINED = (
+    *("--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"),
+    *("--security-opt=no-new-privileges", "--pids-limit=512"),
+)
+"""Of a container that only looks into its image; the others have theirs in docker-compose.yml."""
 CODE: dict[str, tuple[str, ...]] = {
     "train": ("train", "data"),
     "serve": ("serve",),
+    "debug": ("serve",),
     "track": (),
     "azure": ("emulator",),
 }
@@ -33,6 +43,7 @@ CODE: dict[str, tuple[str, ...]] = {
 LOCKS: dict[str, tuple[str, ...]] = {
     "train": ("torch.txt", "train.txt"),
     "serve": ("torch.txt", "serve.txt", "openvino.txt"),
+    "debug": ("torch.txt", "serve.txt", "openvino.txt", "debug.txt"),
     "track": ("track.txt",),
     "azure": ("emulator.txt", "azurite/package-lock.json", "registry.yml"),
 }
@@ -47,8 +58,10 @@ class Compose:
         # a container of a root caller runs as the images' user, and the result is handed over after
         self.as_root = os.getuid() == 0
         uid, gid = (IMAGE_USER, IMAGE_USER) if self.as_root else (os.getuid(), os.getgid())
+        self.given = dict(environ)
+        # what compose needs of it: not our secrets, but what logs the engine in to registries
         self.environ = {
-            **environ,
+            **{n: v for n, v in environ.items() if not SECRET.fullmatch(n) or n.startswith(LOGINS)},
             "HOMEPORT_DEVICE": device.value,
             "HOMEPORT_UID": str(uid),
             "HOMEPORT_GID": str(gid),
@@ -73,7 +86,7 @@ class Compose:
 
         Signals are passed on to `container`, if that is what runs, and its end is waited for.
         """
-        progress = "auto" if sys.stderr.isatty() else "plain"
+        progress = "auto" if is_terminal(sys.stderr) else "plain"
         command = ["docker", "compose", "--progress", progress, *arguments]
         environ = {**self.environ, **(extra or {})}
         if container:
@@ -86,22 +99,24 @@ class Compose:
             stderr=subprocess.DEVNULL if quiet else None,
         ).returncode
 
-    def build(self, service: str) -> None:
+    def build(self, name: str, *, service: str = "", files: str = "") -> None:
         """Build the service's image, unless it was built from these very inputs before.
 
         Asking the builder would need the base image's registry, even where all layers are here.
+        Where `service` is given, it gets the image of this name by the compose files given too.
         """
-        image = f"homeport-{service}:{self.device}"
+        image = f"homeport-{name}:{self.device}"
         label = '{{index .Config.Labels "homeport.inputs"}}'
         code, built_from = probe(["docker", "image", "inspect", image, "--format", label])
-        now = inputs(service, self.environ)
+        now = inputs(name, self.environ)
         if not code and built_from == now:
             say(f"image: {image} (built before)")
             return
         say(f"image: building {image}; the first time takes minutes")
         if code:
             self._need_disk()
-        if self.run("build", service, extra={"HOMEPORT_INPUTS": now}):
+        extra = {"HOMEPORT_INPUTS": now, **({"COMPOSE_FILE": files} if files else {})}
+        if self.run("build", service or name, extra=extra):
             raise MachineError(
                 f"image {image} could not be built; the reason stands above. If the base image or "
                 "torch cannot be downloaded, set HOMEPORT_BASE_IMAGE and HOMEPORT_TORCH_INDEX."
@@ -156,44 +171,68 @@ class Compose:
         container = f"{project()}-train-{os.getpid()}"
         names = overrides_in(self.environ)
         variables = [part for name in sorted(names) for part in ("--env", name)]
-        if self.as_root:
-            give(OUTPUTS, IMAGE_USER)
-            give_cache(IMAGE_USER)
-        try:
-            return self.run(
-                *("run", "--rm", "--no-TTY", "--name", container, *options, *variables),
-                *("train", "python", "-m", *module),
-                container=container,
-            )
-        finally:
+        with handed(self.given, CACHE) as secrets:
+            if secrets:
+                variables += ["--env", f"{VARIABLE}={HOME}/.cache/{secrets.name}"]
             if self.as_root:
-                give(OUTPUTS, 0)
-                give_cache(0)
+                give(OUTPUTS, IMAGE_USER)
+                give_cache(IMAGE_USER)
+            try:
+                return self.run(
+                    *("run", "--rm", "--no-TTY", "--name", container, *options, *variables),
+                    *("train", "python", "-m", *module),
+                    container=container,
+                )
+            finally:
+                if self.as_root:
+                    give(OUTPUTS, 0)
+                    give_cache(0)
 
-    def serve(self, name: str, folder: Path, port: int, *, watch: bool = False) -> None:
+    def serve(
+        self,
+        name: str,
+        folder: Path,
+        port: int,
+        *,
+        watch: bool = False,
+        debug: int = 0,
+        bind: str = "127.0.0.1",
+        key: Path | None = None,
+    ) -> None:
         """Start the server on `folder` and wait until it answers.
 
-        With `watch` it runs this checkout's serve/ and takes edits of it.
+        With `watch` it runs this checkout's serve/ and takes edits of it; at the port `debug` a
+        debugger can attach. The port is this machine's at `bind`; with `key`, the file that
+        docker-compose.key.yml names, it answers only whoever sends that.
         """
         if (folder / "adapter_config.json").is_file():
             raise UsageError(
                 "an adapter alone is not served in Docker, where its base is not mounted: add "
                 "RUNTIME=host, or serve the merged folder."
             )
-        self.build("serve")
+        files = self.environ["COMPOSE_FILE"].split(os.pathsep)
+        files += ["docker-compose.watch.yml"] if watch else []
+        files += ["docker-compose.debug.yml"] if debug else []
+        files += ["docker-compose.key.yml"] if key else []
+        if debug:
+            self.build("debug", service="serve", files=os.pathsep.join(files))
+        else:
+            self.build("serve")
         engine = CACHE / "engine"  # what an engine makes of the weights, kept for the next start
         engine.mkdir(exist_ok=True)
         if self.as_root:
             give(engine, IMAGE_USER)
-        files = self.environ["COMPOSE_FILE"].split(os.pathsep)
-        if watch:
-            files.append("docker-compose.watch.yml")
+            if key:
+                give(key, IMAGE_USER)
         variables = {
             "COMPOSE_FILE": os.pathsep.join(files),
             "MODEL_FOLDER": str(folder),
             "MODEL_FOLDER_NAME": folder.name,
             "MODEL_NAME": name,
             "PORT": str(port),
+            "BIND": bind,
+            **({"DEBUG_PORT": str(debug)} if debug else {}),
+            "PATHS_FROM_ECLIPSE_TO_PYTHON": json.dumps([[str(ROOT), HOME]]),
         }
         if self.run("up", "--detach", "--wait", "serve", extra=variables):
             self.run("logs", "--no-log-prefix", "--tail", "15", "serve")
@@ -212,16 +251,17 @@ class Compose:
 
     def follow(self, port: int) -> None:
         """Show the server's log as it grows, until interrupted."""
-        self.run("logs", "--no-log-prefix", "--follow", "--tail", "100", "serve")
+        # not by compose, which would clear lines of a terminal where there is none
+        container = f"{project()}-serve-1"
+        subprocess.run(["docker", "logs", "--follow", "--tail", "100", container], stdout=2)
 
     def running(self) -> list[int]:
         """Ports of this checkout's servers that are alive."""
         labels = ("homeport.role=serve", f"com.docker.compose.project={project()}")
         filters = [f"--filter=label={label}" for label in labels]
         code, found = probe(["docker", "ps", "--format={{.Ports}}", *filters])
-        # a line reads 127.0.0.1:5001->5001/tcp
-        ports = [line.partition("->")[0].rpartition(":")[2] for line in found.splitlines()]
-        return [int(port) for port in ports if port.isdigit()] if not code else []
+        # a line reads 127.0.0.1:5001->5001/tcp, 127.0.0.1:5678->5678/tcp
+        return [int(port) for port in re.findall(r":(\d+)->5001/", found)] if not code else []
 
     def up(self, services: Sequence[str]) -> list[str]:
         """Those of the services that have a container, running or not."""
@@ -267,10 +307,10 @@ def give(folder: Path, uid: int) -> None:
 
 
 def give_cache(uid: int) -> None:
-    """Make .cache belong to `uid`, but for what a local Azure may be using meanwhile."""
+    """Make .cache belong to `uid`, but for what a local Azure or a server may be using."""
     os.chown(CACHE, uid, uid)
     for path in CACHE.iterdir():
-        if not path.name.startswith("rehearsal"):
+        if not path.name.startswith(("rehearsal", "serve-key")):
             give(path, uid)
 
 

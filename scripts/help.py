@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from scripts.console import BOLD, styled
+
 FOOTER = """
 RUNTIME=auto|docker|host picks where training and serving run; all other settings: .env.example"""
 
@@ -13,7 +15,7 @@ def lines(makefile: Iterable[str]) -> Iterator[str]:
     """The help text, from a Makefile's lines."""
     for line in makefile:
         if section := re.match(r"##@ (.+)", line):
-            yield f"\n{section.group(1)}"
+            yield f"\n{styled(section.group(1), BOLD, sys.stdout)}"
         elif target := re.match(r"([\w-]+):.*?## (.+)", line):
             yield f"  make {target.group(1):<14} {target.group(2)}"
 

@@ -18,8 +18,9 @@ from scripts import setup
 from scripts.child import run_to_end
 from scripts.console import say
 from scripts.errors import CommandError, MachineError
+from scripts.handed import VARIABLE, handed
 from scripts.runtime import Choice
-from scripts.settings import CACHE, OUTPUTS, ROOT
+from scripts.settings import CACHE, OUTPUTS, ROOT, without_secrets
 
 LOG_TAIL = 15
 STOP_SECONDS = 200
@@ -61,18 +62,31 @@ class Host:
         return CACHE / "models" / model.replace("/", "--")
 
     def _run_train(self, module: list[str]) -> int:
-        return run_to_end(
-            [str(setup.python()), "-m", *module],
-            cwd=ROOT,
-            env={"HF_HOME": str(CACHE / "huggingface"), **self.environ},
-        )
+        with handed(self.environ, CACHE) as secrets:
+            env = {"HF_HOME": str(CACHE / "huggingface"), **without_secrets(self.environ)}
+            if secrets:
+                env[VARIABLE] = str(secrets)
+            return run_to_end([str(setup.python()), "-m", *module], cwd=ROOT, env=env)
 
-    def serve(self, name: str, folder: Path, port: int, *, watch: bool = False) -> None:
+    def serve(
+        self,
+        name: str,
+        folder: Path,
+        port: int,
+        *,
+        watch: bool = False,
+        debug: int = 0,
+        bind: str = "127.0.0.1",
+        key: Path | None = None,
+    ) -> None:
         """Start the server on `folder` in the background and wait until it answers.
 
-        With `watch` it takes edits of serve/ while it runs.
+        With `watch` it takes edits of serve/ while it runs; at the port `debug` a debugger can
+        attach. It listens at `bind`; with `key`, a file, it answers only whoever sends that.
         """
         self.prepare()
+        if debug:
+            setup.install("debug", [ROOT / "images/debug.txt"])
         self.stop(port)
         version = CACHE / "azureml-models" / name / "1"
         mount(version, folder)
@@ -82,11 +96,17 @@ class Host:
                 [str(setup.python()), "-m", "serve"],
                 cwd=ROOT,
                 env={
-                    **self.environ,
+                    # nobody hurries at a breakpoint
+                    **({"SERVE_REQUEST_SECONDS": "3600"} if debug else {}),
+                    **without_secrets(self.environ),
                     "AZUREML_MODEL_DIR": str(version),
+                    "SERVE_HOST": bind,
+                    "SERVE_PUBLISHED": "",
                     "SERVE_PORT": str(port),
+                    "SERVE_KEY_FILE": str(key or ""),
                     "SERVE_ENGINE_CACHE": str(CACHE / "engine"),
                     **({"SERVE_WATCH": "true"} if watch else {}),
+                    **({"SERVE_DEBUG_PORT": str(debug)} if debug else {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=stream,

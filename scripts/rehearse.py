@@ -31,7 +31,14 @@ from scripts.local_serve import SAMPLE
 from scripts.local_train import find_recipe, read_set
 from scripts.rehearsal import FOLDER, LocalAzure, containers, local_azure, shell_line
 from scripts.runtime import choose_device, choose_runtime, probe
-from scripts.settings import OUTPUTS, ROOT, environment, flag_default, relative
+from scripts.settings import (
+    OUTPUTS,
+    ROOT,
+    environment,
+    flag_default,
+    relative,
+    without_secrets,
+)
 from train.recipe import Recipe
 
 RECIPE = "recipes/rehearsal.yaml"
@@ -299,7 +306,9 @@ def main() -> None:
         say(f"use it:  {shell_line()}; make cloud-plan")
         say("end it:  make rehearsal-down")
         return
-    run = Rehearsal(azure, recipe, arguments.recipe, overrides, {**environ, **azure.variables()})
+    # no secret of the user's: all that is asked there is the local Azure
+    known = {**without_secrets(environ), **azure.variables()}
+    run = Rehearsal(azure, recipe, arguments.recipe, overrides, known)
     error = None
     try:
         if arguments.faults:

@@ -1,7 +1,9 @@
 """Settings of the verbs: the environment, and below it the file .env (see .env.example)."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -9,6 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = ROOT / "outputs"
 CACHE = ROOT / ".cache"
 GIGABYTE = 1_000_000_000
+SECRET = re.compile(r"\w+_(TOKEN|SECRET|PASSWORD|KEY|CONNECTION_STRING)|MLFLOW_TRACKING_URI")
+"""Variables whose value is a secret, or (the address of a server) may hold one."""
+
+_aside: dict[str, str] = {}
 
 
 def environment() -> dict[str, str]:
@@ -16,7 +22,40 @@ def environment() -> dict[str, str]:
     from dotenv import dotenv_values
 
     given = {name: value for name, value in os.environ.items() if value}
-    return {**{k: v for k, v in dotenv_values(ROOT / ".env").items() if v}, **given}
+    return {**{k: v for k, v in dotenv_values(ROOT / ".env").items() if v}, **_aside, **given}
+
+
+def put_secrets_aside() -> None:
+    """Take secrets out of this process's environment, which all that it starts would inherit.
+
+    `environment` still has them, for who hands them on with intent.
+    """
+    for name in [name for name in os.environ if SECRET.fullmatch(name)]:
+        value = os.environ.pop(name)
+        if value:
+            _aside[name] = value
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program may have that needs no secret."""
+    return {name: value for name, value in environ.items() if not SECRET.fullmatch(name)}
+
+
+@contextmanager
+def login_shown() -> Iterator[None]:
+    """Azure's login in os.environ, the only place where its library looks, while that is made."""
+    given = {
+        name: value
+        for name, value in environment().items()
+        if name.startswith("AZURE_") and SECRET.fullmatch(name)
+    }
+    hidden = given.keys() - os.environ.keys()
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            os.environ.pop(name, None)
 
 
 def flag_default(name: str, default: str = "") -> str:

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from scripts.console import say
 from scripts.errors import MachineError, VerbError
 from scripts.runtime import choose_device
 from scripts.settings import GIGABYTE, ROOT
@@ -147,10 +148,6 @@ def stamp(name: str) -> Path:
 
 def is_installed(name: str, content: str) -> bool:
     return stamp(name).is_file() and stamp(name).read_text() == content
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> int:

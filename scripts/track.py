@@ -1,13 +1,11 @@
 """Show what training has tracked, in MLflow's own pages, until Ctrl-C."""
 
 import argparse
-import hashlib
 import os
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,14 +13,15 @@ from contextlib import closing, contextmanager, suppress
 
 from scripts.console import run_verb, say
 from scripts.docker import IMAGE_USER, Compose, give, project
+from scripts.environments import ensure
 from scripts.errors import MachineError, UsageError
 from scripts.runtime import Choice, choose_runtime, probe
-from scripts.settings import CACHE, OUTPUTS, ROOT, environment, flag_default
+from scripts.settings import CACHE, OUTPUTS, ROOT, environment, flag_default, without_secrets
 
 STORE = OUTPUTS / "mlflow.db"
 LOCK = ROOT / "images/track.txt"
 VENV = CACHE / "track"
-"""Of its own: MLflow's server wants older versions of what training and serving use."""
+"""400 MB, of its own: MLflow's server wants older versions of what training and serving use."""
 LOG = CACHE / "track.log"
 LOG_TAIL = 15
 START_SECONDS = 120
@@ -120,16 +119,16 @@ def is_training() -> bool:
 @contextmanager
 def on_host(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow as a process of this machine, ended when the block ends."""
-    ensure_mlflow()
+    python = ensure("MLflow", LOCK, VENV)
     with LOG.open("wb") as log:
         server = subprocess.Popen(
             [
-                *(str(VENV / "bin/python"), "-m", "mlflow", "server", "--workers", "1"),
+                *(str(python), "-m", "mlflow", "server", "--workers", "1"),
                 *("--host", "127.0.0.1", "--port", str(port)),
                 *("--backend-store-uri", f"sqlite:///{STORE}"),
             ],
             cwd=ROOT,
-            env={**environment(), **SETTINGS},
+            env={**without_secrets(environment()), **SETTINGS},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -147,27 +146,6 @@ def on_host(port: int) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
-
-
-def ensure_mlflow() -> None:
-    """Make the virtual environment, unless it was made from this very lock."""
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    stamp = VENV / ".homeport"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    say(f"installing {LOCK.relative_to(ROOT)} into {VENV.relative_to(ROOT)} (400 MB); once")
-    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    install = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps"]
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", str(VENV)],
-        [*install, "--require-hashes", "-r", str(LOCK)],
-    ):
-        if subprocess.run(command, env=quiet, stdout=2).returncode:
-            raise MachineError(
-                "MLflow could not be installed; the reason stands above. Check the network and "
-                "free disk, then run the same command again."
-            )
-    stamp.write_text(wanted)
 
 
 def answers(port: int) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from serve import settings
+from serve import auth, settings
 from serve.errors import StartupError
 
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,9 @@ USAGE_ERROR = 2
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The server's environment; StartupError where what is given cannot work."""
-    settings.Settings.from_env(given)  # wrong settings are told before anything is loaded
+    wanted = settings.Settings.from_env(given)  # wrong settings are told before anything is loaded
+    if wanted.key_file:
+        auth.read(wanted.key_file)
     env = {name: value for name, value in given.items() if value}
     root = Path(env.setdefault("AML_APP_ROOT", str(HERE / "api")))  # swagger files
     if not root.is_dir():
@@ -48,6 +50,9 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     arguments = f"-c {config} {env.get('GUNICORN_CMD_ARGS', '')}"
     env["GUNICORN_CMD_ARGS"] = arguments.strip()
     env["WORKER_COUNT"] = "1"  # each worker would load the model again
+    if wanted.debug_port:  # a worker at a breakpoint gives no sign of life
+        env["WORKER_TIMEOUT"] = "0"
+        env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning about Python's own modules
     env.setdefault("APP_INSIGHTS_LOG_RESPONSE_ENABLED", "false")
     return env
 

@@ -13,10 +13,11 @@ from serve.settings import Settings
 
 settings = Settings.from_env()
 
-worker_class = "gthread"
+worker_class = "serve.worker.Worker"
 threads = settings.threads
 graceful_timeout = settings.drain_seconds
 keepalive = 75
+forwarder_headers = ""  # a client on this machine may not say SCRIPT_NAME or PATH_INFO by a header
 control_socket_disable = True  # it would write below the home folder
 if os.access("/dev/shm", os.W_OK):  # noqa: S108 - gunicorn's heartbeat file, which a slow disk would stall
     worker_tmp_dir = "/dev/shm"  # noqa: S108 - as above
@@ -29,6 +30,13 @@ def on_starting(server: Any) -> None:
         if argument == "-b":
             sys.argv[index + 1] = settings.bind
     startup.listen()
+
+
+def post_worker_init(worker: Any) -> None:
+    if settings.debug_port:
+        from serve import debugging
+
+        debugging.listen(settings)
 
 
 def on_exit(server: Any) -> None:

@@ -69,6 +69,11 @@ def app() -> App | None:
     return _app
 
 
+def metrics() -> Metrics | None:
+    """None while the weights load."""
+    return None if _kept is None else _kept.metrics
+
+
 def loading_seconds() -> float:
     return time.monotonic() - _started
 

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from serve import auth
 from serve.dialects import mlflow, openai_chat, openai_completions, score
 from serve.dialects.fields import Schema, object_schema
 from serve.dialects.strict_json import MAX_BODY_BYTES
@@ -27,7 +28,6 @@ VERSION = "1.0"
 TEXT: Schema = {"type": "string"}
 MAYBE: Schema = {**TEXT, "nullable": True}
 WHOLE: Schema = {"type": "integer"}
-ANY: Schema = {}
 HELLO = [{"role": "user", "content": "Hello!"}]
 BASE = "http://127.0.0.1:5001"
 STYLE = """
@@ -130,15 +130,25 @@ class Route:
     """Besides 200."""
 
 
+API_KEY: Schema = {"type": "apiKey", "in": "header", "name": "api-key"}
+SECURITY: list[Schema] = [{}, {"bearer": []}, {"api-key": []}]
+"""Of every route but those of auth.OPEN. The first is a server that asks for no key."""
 MEANING = {
     200: "The answer.",
     400: "The request is wrong; the error says what and where.",
+    401: "This server asks for its key, and the request had none or another.",
     404: "No such model.",
     405: "Another method is wanted.",
     413: f"The body is over {MAX_BODY_BYTES} bytes.",
     429: "The server is full; come again after retry_after seconds.",
     503: "The model is loading, or the server is ending; come again.",
 }
+BEFORE: Mapping[int, Schema] = {
+    401: _ref("Error"),
+    405: _ref("Error"),
+    503: {"anyOf": [_ref("Error"), _ref("OpenAIError"), _ref("Ready")]},
+}
+"""Answers that may be given before it is known which dialect is spoken."""
 ASKED = (400, 404, 405, 413, 429, 503)
 CHAT = Route(
     path="/v1/chat/completions",
@@ -231,10 +241,15 @@ def document() -> dict[str, object]:
             "version": VERSION,
             "description": "One language model, asked by the forms that its clients already use. "
             "A field that would be ignored is refused. Behind Azure every error arrives as 424, "
-            "so status and retry_after stand in the body too.",
+            "so status and retry_after stand in the body too. A server that asks for its key takes "
+            "it as Authorization: Bearer KEY, or as api-key: KEY.",
         },
         "paths": {route.path: _operation(route) for route in ROUTES},
-        "components": {"schemas": dict(SCHEMAS)},
+        "components": {
+            "schemas": dict(SCHEMAS),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}, "api-key": API_KEY},
+        },
+        "security": SECURITY,
     }
 
 
@@ -252,9 +267,10 @@ def _operation(route: Route) -> Schema:
         about["requestBody"] = {"required": True, "content": {"application/json": body}}
         content["text/event-stream"] = {"schema": TEXT}
     about["responses"] = {"200": {"description": MEANING[200], "content": content}}
-    for code in route.codes:
-        # another method is refused by the inference server itself on its own routes
-        schema = ANY if code in (405, 503) else _ref(route.error)
+    if route.path in auth.OPEN:
+        about["security"] = []
+    for code in sorted(route.codes if route.path in auth.OPEN else {401, *route.codes}):
+        schema = BEFORE.get(code, _ref(route.error))
         error: Schema = {"application/json": {"schema": schema}}
         about["responses"][str(code)] = {"description": MEANING[code], "content": error}
     return {method: about}
@@ -282,6 +298,7 @@ def swagger2() -> dict[str, object]:
                 "parameters": parameters,
                 "produces": list(dict.fromkeys(kinds)),
                 "responses": replies,
+                **({"security": about["security"]} if "security" in about else {}),
             }
         }
     return {
@@ -290,6 +307,9 @@ def swagger2() -> dict[str, object]:
         "consumes": ["application/json"],
         "paths": paths,
         "definitions": {name: _older(schema) for name, schema in SCHEMAS.items()},
+        # it has no scheme called bearer, so the key is described with the word before it
+        "securityDefinitions": {"bearer": {**API_KEY, "name": "Authorization"}, "api-key": API_KEY},
+        "security": SECURITY,
     }
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Response
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest
 
 from serve import dialects, openapi, pages, requestlog
@@ -27,6 +28,7 @@ from serve.errors import RequestError, StartupError, did_you_mean
 from serve.live import Kept
 from serve.requestlog import ErrorKind
 from serve.service import Reply, Service, refusal
+from serve.worker import Timed
 
 log = logging.getLogger("azmlinfsrv.serve")
 
@@ -35,6 +37,8 @@ DISCARD_BYTES = 64 * 1024 * 1024
 """Of a body over the limit; beyond it the connection is closed in the client's face."""
 STALLED_SECONDS = 10
 """Without a byte of the body; a stalled client must not keep a thread."""
+BODY_SECONDS = 60
+"""For the whole of it; nor must one that sends a byte now and then."""
 AZURES_MODELS = ("/openai/v1/models", "/openai/models")
 MODEL = re.compile(r"(?:/openai)?(?:/v1)?/models/(?P<name>.+)")
 JSON = {"Content-Type": "application/json"}
@@ -140,8 +144,11 @@ def _only(methods: tuple[str, ...], request: Any) -> Response | None:
 def _read(request: Any) -> bytes:
     """The raw body, chunked ones included; RequestError 413 or 400 where it cannot be had."""
     connection = request.environ.get("gunicorn.socket")
-    if connection is not None:
+    timed = isinstance(connection, Timed)
+    if timed:
+        before = connection.gettimeout()
         connection.settimeout(STALLED_SECONDS)
+        connection.read_by = time.monotonic() + BODY_SECONDS
     try:
         body = bytearray()
         while piece := request.stream.read(PIECE_BYTES):
@@ -149,12 +156,15 @@ def _read(request: Any) -> bytes:
             if len(body) > MAX_BODY_BYTES:
                 _discard(request.stream)
                 raise too_large()
+        if len(body) < (request.content_length or 0):  # what came may still be whole JSON
+            raise BadRequest
         return bytes(body)
-    except (OSError, BadRequest):  # stalled or broken off, as gunicorn and werkzeug say it
+    except (OSError, BadRequest, ParseException):  # stalled, broken off, or chunks that are none
         raise RequestError(400, "the request body did not arrive whole; send it again.") from None
     finally:
-        if connection is not None:
-            connection.settimeout(None)
+        if timed:
+            connection.settimeout(before)
+            connection.read_by = None
 
 
 def _discard(stream: Any) -> None:

@@ -14,7 +14,7 @@ if ROOT not in sys.path:
 
 from azureml_inference_server_http.api.aml_request import rawhttp  # noqa: E402 - needs ROOT
 
-from serve import live, requestlog, server, startup  # noqa: E402 - as above
+from serve import auth, live, requestlog, server, startup  # noqa: E402 - as above
 from serve.errors import StartupError  # noqa: E402 - as above
 from serve.settings import Settings  # noqa: E402 - as above
 
@@ -23,10 +23,13 @@ def init() -> None:
     """Begin to load the model; a user's mistake ends the server with one sentence."""
     try:
         settings = Settings.from_env()
+        key = auth.read(settings.key_file) if settings.key_file else None
     except StartupError as error:
         startup.fail(str(error))
     requestlog.join_spans()
     server.add_routes()
+    if key is not None:
+        server.ask_for(key)
     live.start(settings)
 
 

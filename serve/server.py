@@ -10,12 +10,15 @@ Flask takes no new routes once it serves, so one rule stands for all of them.
 
 import json
 import logging
+import time
+import uuid
 from typing import Any
 
 import flask
 
-from serve import live, pages
+from serve import auth, live, metrics, pages, requestlog
 from serve.errors import RequestError
+from serve.worker import Timed
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LOADING_RETRY_SECONDS = 5
@@ -29,6 +32,7 @@ def add_routes() -> None:
 
     blueprint = routes.main_blueprint
     blueprint.before_request(_probe_while_loading)
+    blueprint.after_request(_in_our_form)
     blueprint.add_url_rule(
         "/<path:path>",
         "homeport",
@@ -36,6 +40,16 @@ def add_routes() -> None:
         methods=METHODS,
         provide_automatic_options=False,
     )
+
+
+def ask_for(key: bytes) -> None:
+    """In init() too: whoever lacks the key comes no further than to the probes."""
+    from azureml_inference_server_http.server import routes  # as above
+
+    def guard(state: Any) -> None:
+        state.app.wsgi_app = auth.Guard(state.app.wsgi_app, key, refused=_refused)
+
+    routes.main_blueprint.record(guard)
 
 
 def handle(request: Any) -> Any:
@@ -52,6 +66,29 @@ def handle(request: Any) -> Any:
 def _not_of_a_request(record: logging.LogRecord) -> bool:
     """The server's own three lines per request say less than ours and cost more."""
     return record.module != "routes" or record.levelno > logging.INFO or record.name != "azmlinfsrv"
+
+
+def _refused(environ: auth.Environ) -> None:
+    """A line in the log, without anything that the stranger made up; the body is not waited for."""
+    connection = environ.get("gunicorn.socket")
+    if isinstance(connection, Timed):
+        connection.read_by = time.monotonic()
+    path = environ.get("PATH_INFO", "")
+    route = path if path in metrics.ROUTES else metrics.OTHER
+    record = requestlog.Record(request_id=str(uuid.uuid4()), route=route)
+    record.finish(401, "unauthorized")
+    if counters := live.metrics():
+        counters.observe(record)
+    requestlog.write(record, text=False)
+
+
+def _in_our_form(response: Any) -> Any:
+    """Refusals of the inference server itself: a strange method, a header that is too long."""
+    said = response.get_json(silent=True) if response.status_code >= 400 else None
+    if isinstance(said, dict) and list(said) == ["message"]:
+        error = RequestError(response.status_code, str(said["message"]))
+        response.set_data(json.dumps(error.body()).encode() + b"\n")
+    return response
 
 
 def _probe_while_loading() -> Any:

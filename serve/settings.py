@@ -4,6 +4,7 @@ An empty variable counts as unset (Compose writes them so). An unknown SERVE_ na
 that a slip of the pen does not read as success. Nothing here touches files, the model or torch.
 """
 
+import ipaddress
 import math
 import os
 import textwrap
@@ -16,8 +17,11 @@ from serve.errors import StartupError, did_you_mean
 PREFIX = "SERVE_"
 AZURE_REQUEST_SECONDS = 180
 """Azure's maximum of `request_timeout_ms`, in seconds; beyond it the client has its 408 already."""
+DEBUG_REQUEST_SECONDS = 86400
+"""The same where someone may sit at a breakpoint; a server that stops does not wait for that."""
+DEBUG_DRAIN_SECONDS = 5
 
-AS_GIVEN = ("model", "host", "engine_cache", "adapters")
+AS_GIVEN = ("model", "host", "published", "key_file", "debug_host", "engine_cache", "adapters")
 BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -44,7 +48,12 @@ class Settings:
     adapters: str = ""
     """LoRA adapters to serve beside the model, `name=folder` separated by commas."""
     host: str = "127.0.0.1"
-    """Address to listen on; a container needs 0.0.0.0, and publishes its port on loopback only."""
+    """Address to listen on; where other machines reach it, SERVE_KEY_FILE must be set too."""
+    published: str = ""
+    """Address at which this machine hands the port on to a container, whose own SERVE_HOST says
+    nothing of who reaches it; else unset."""
+    key_file: str = ""
+    """File that holds a key; then only whoever sends that key is answered, but for probes."""
     port: int = 5001
     """Port to listen on; Azure's probes and scoring route use 5001."""
     request_seconds: float = 120.0
@@ -55,20 +64,33 @@ class Settings:
     """Requests that wait for a place; one more is answered 429 with Retry-After."""
     watch: bool = False
     """true takes edits of request handling while the server runs, and keeps the weights."""
+    debug_port: int = 0
+    """Port on which a debugger (debugpy) can attach to request handling; 0 is none."""
+    debug_host: str = "127.0.0.1"
+    """Address of that port: whoever reaches it can run anything here. A container needs 0.0.0.0."""
     log_text: bool = False
     """true writes prompts and answers into the log of requests."""
 
     def __post_init__(self) -> None:
+        reach = self.published or self.host
+        if not self.key_file and not _is_loopback(reach):
+            name = "published" if self.published else "host"
+            raise StartupError(
+                f"{PREFIX}{name.upper()}={reach} lets other machines ask, which takes a key: set "
+                f"{PREFIX}KEY_FILE to a file that holds one, or take 127.0.0.1; "
+                "make local-serve BIND=0.0.0.0 sees to both."
+            )
         for name, choices in (("device", Device), ("dtype", Dtype), ("engine", EngineName)):
             if getattr(self, name) not in get_args(choices):
                 _refuse(name, getattr(self, name), f"one of {', '.join(get_args(choices))}")
-        if not 1 <= self.request_seconds < AZURE_REQUEST_SECONDS:
-            rule = (
-                f"at least 1 and below {AZURE_REQUEST_SECONDS} (Azure's request timeout ends there)"
-            )
+        limit = DEBUG_REQUEST_SECONDS if self.debug_port else AZURE_REQUEST_SECONDS
+        if not 1 <= self.request_seconds < limit:
+            why = "" if self.debug_port else " (Azure's request timeout ends there)"
+            rule = f"at least 1 and below {limit}{why}"
             _refuse("request_seconds", f"{self.request_seconds:g}", rule)
         for name, low, high in (
             ("port", 1, 65535),
+            ("debug_port", 0, 65535),
             ("max_concurrent", 1, 256),
             ("max_queue", 0, 4096),
             ("context", 0, 10_000_000),
@@ -84,6 +106,8 @@ class Settings:
     @property
     def drain_seconds(self) -> int:
         """How long a stopping server waits for its requests: the longest, and a little more."""
+        if self.debug_port:  # one may stand at a breakpoint
+            return DEBUG_DRAIN_SECONDS
         return max(120, math.ceil(self.request_seconds) + 10)
 
     @property
@@ -127,6 +151,14 @@ def _field_docs() -> list[str]:
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - for mypy; it is the class above
     strings = [node.value for node in body.body[1:] if isinstance(node, ast.Expr)]
     return [" ".join(str(s.value).split()) for s in strings if isinstance(s, ast.Constant)]
+
+
+def _is_loopback(host: str) -> bool:
+    """A name that is no address may lead anywhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _convert(name: str, raw: str, kind: type) -> object:

@@ -23,6 +23,8 @@ POLL_SECONDS = 0.25
 FIXED = (
     "admission",
     "answer",
+    "auth",
+    "debugging",
     "engine",
     "errors",
     "live",
@@ -36,6 +38,7 @@ FIXED = (
     "startup",
     "watch",
     "weights",
+    "worker",
 )
 """Modules whose objects outlive a reload, and what those are made of."""
 

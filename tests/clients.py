@@ -1,12 +1,10 @@
 """Environments for tests that are clients, each made once below .cache/ from a locked file."""
 
-import fcntl
-import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
 from tests.tree import ROOT
+from trials import environment
 
 LOCK = ROOT / "tests" / "clients.txt"
 """What people use against the server."""
@@ -23,15 +21,4 @@ def borrow() -> None:
 
 def python(packages: Path = LOCK) -> str:
     """The interpreter that has the packages of a hash-locked file; the first call installs them."""
-    digest = hashlib.sha256(packages.read_bytes()).hexdigest()[:16]
-    folder = ROOT / ".cache" / "test-clients" / digest
-    found = folder / "bin" / "python"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").is_file():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            install = [str(found), "-m", "pip", "install", "--quiet", "--require-hashes"]
-            subprocess.run([*install, "--no-deps", "-r", str(packages)], check=True)
-            (folder / "done").touch()
-    return str(found)
+    return str(environment.ensure(packages))

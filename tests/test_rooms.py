@@ -28,11 +28,12 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("train", r"(scripts|serve|emulator|bench)\b"),
-        ("serve", r"(scripts|train|emulator|bench)\b"),
-        ("scripts", r"(serve|emulator|bench)\b|train\.(?!recipe\b)\w+"),
-        ("bench", r"(scripts|emulator)\b|serve\.(?!engine\b)\w+"),
-        ("emulator", r"(train|serve|scripts|bench)\b"),
+        ("train", r"(scripts|serve|emulator|bench|trials)\b"),
+        ("serve", r"(scripts|train|emulator|bench|trials)\b"),
+        ("scripts", r"(serve|emulator|bench|trials)\b|train\.(?!recipe\b)\w+"),
+        ("bench", r"(scripts|emulator|trials)\b|serve\.(?!engine\b)\w+"),
+        ("trials", r"(scripts|emulator)\b|serve\.(?!engine\b)\w+"),
+        ("emulator", r"(train|serve|scripts|bench|trials)\b"),
     ],
 )
 def test_a_room_imports_only_what_it_may(room: str, forbidden: str) -> None:

@@ -14,7 +14,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from train import distributed, hub_token, interruption, launch
+from train import distributed, handed, hub_token, interruption, launch
 from train.errors import Interrupted, MachineError, TrainError
 from train.recipe import load
 
@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interruption.caught() as stop:
             recipe = load(arguments.recipe, arguments.overrides)
+            handed.take(os.environ)
             hub_token.fetch(os.environ)
             if arguments.check:
                 from train.check import check

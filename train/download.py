@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from train.errors import InputError, reason
+from train import handed
+from train.errors import InputError, TrainError, reason
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 OTHER_FORMATS = ["original/*", "metal/*"]
@@ -47,8 +48,9 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
+        handed.take(os.environ)
         print(download(arguments.model, arguments.parent, arguments.revision))  # noqa: T201 - result
-    except InputError as error:
+    except TrainError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the sentence for the user
         return error.exit_code
     return 0

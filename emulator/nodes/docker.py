@@ -4,9 +4,10 @@
 
 An image is named by the workspace's registry (`<name>.azurecr.io/…@sha256:…`) and comes from the
 very registry that was pushed to, which the engine knows by another address. Containers run without
-root, capabilities and ways to gain them. With `network` they are reached by their name there; else
-on a port of 127.0.0.1, and they cannot reach this Azure. Folders are mounted by this machine's
-paths, so a local Azure that is itself a container must see them under the same ones.
+root, capabilities and ways to gain them, and write into their mounts and /tmp alone. With `network`
+they are reached by their name there; else on a port of 127.0.0.1, and they cannot reach this Azure.
+Folders are mounted by this machine's paths, so a local Azure that is itself a container must see
+them under the same ones.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ CA_PATH = "/etc/homeport-rehearsal/ca.pem"
 ROLE = {"homeport.role": "rehearsal"}
 NOBODY_IN_PARTICULAR = 1000
 """Whom containers run as where the caller is root; the images' own user."""
+PROCESSES = 32768
+"""As in docker-compose.yml: what forks without end ends there."""
 UNNAMED = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
@@ -98,6 +101,10 @@ class DockerNodes:
             "init": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
+            "read_only": True,
+            # HOME too; kernels that are compiled on first use are loaded from there
+            "tmpfs": {"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's
+            "pids_limit": PROCESSES,
             "labels": ROLE,
         }
         if program.beside:

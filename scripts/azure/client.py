@@ -23,7 +23,7 @@ from scripts.azure.retry import NotFound as NotFound
 from scripts.azure.retry import Refused as Refused
 from scripts.console import say
 from scripts.errors import CloudError, UsageError
-from scripts.settings import ROOT, environment
+from scripts.settings import ROOT, SECRET, environment, login_shown
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -189,12 +189,13 @@ def connect() -> Cloud:
     environ = environment()
     subscription, group, name = _which(environ, ROOT / "config.json")
     for key in [key for key in {*environ, *os.environ} if key.startswith("AZURE_")]:
-        if key in environ:  # azure-identity reads the environment, not .env
-            os.environ[key] = environ[key]
-        else:  # an empty value, which it takes for one
+        if key not in environ:  # an empty value, which azure-identity takes for one
             del os.environ[key]
+        elif not SECRET.fullmatch(key):  # it reads the environment, not .env
+            os.environ[key] = environ[key]
     _quiet()
-    credential = _credential()
+    with login_shown():
+        credential = _credential()
     rest = Rest(credential)
     owner = _log_in(credential)
     workspace = _workspace(rest, subscription, group, name)

@@ -1,4 +1,4 @@
-"""What the README says about the server, in both runtimes, with the model that was just trained."""
+"""What README and docs say about the server, in both runtimes, with the model just trained."""
 
 import json
 import re
@@ -67,7 +67,8 @@ def ready(clone: Clone) -> bool:
 
 
 def test_the_readmes_chat_curl_streams_the_learned_answer(clone: Clone) -> None:
-    command = re.search(r"^curl -s http://127.0.0.1:5001/v1/chat.*$", read_me(), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^curl -s http://127.0.0.1:5001/v1/chat.*$", readme, re.MULTILINE)
     assert command
     printed = clone.shell(command.group().replace(":5001/", f":{clone.port}/"))
     *events, done = [line[6:] for line in printed.splitlines() if line.startswith("data: ")]
@@ -77,12 +78,9 @@ def test_the_readmes_chat_curl_streams_the_learned_answer(clone: Clone) -> None:
     assert "".join(delta.get("reasoning_content") or "" for delta in deltas)
 
 
-def read_me() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 def test_every_route_of_the_table_answers(clone: Clone) -> None:
-    table = read_me()[read_me().index("| Route | What |") : read_me().index("`/score` answers one")]
+    page = (ROOT / "docs/server.md").read_text(encoding="utf-8")
+    table = page[page.index("| Route | What |") : page.index("`/score` answers one")]
     words = re.findall(r"`(?:GET )?(/[\w./]*)`", table)
     words += re.findall(r"`, `(?:GET )?(/[\w./]*)", table)
     gets = set(words) - {"/v1", "/v1/completions"}

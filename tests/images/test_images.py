@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ["images/torch", "images/train", "images/serve", "images/openvino", "host"]
+LOCKS = ["images/torch", "images/train", "images/serve", "images/openvino", "images/debug", "host"]
 TARGETS = ["train", "serve"]
 PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)")
 
@@ -100,7 +100,7 @@ def test_the_base_image_is_pinned_by_digest_and_is_the_only_one() -> None:
     text = read("images/Dockerfile")
     assert re.search(r"(?m)^ARG DEBIAN=debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}$", text)
     assert re.findall(r"(?m)^FROM (\S+)", text) == [
-        "${BASE_IMAGE:-$DEBIAN}", "base", "torch", "torch", "base", "base", "base",
+        "${BASE_IMAGE:-$DEBIAN}", "base", "torch", "torch", "serve", "base", "base", "base",
     ]  # fmt: skip
 
 
@@ -137,13 +137,28 @@ def test_an_image_installs_its_own_lock_and_nothing_else(target: str) -> None:
     assert f"source=images/{target}.txt" in install
 
 
+def test_debugpy_is_in_the_image_for_debugging_alone() -> None:
+    (install,) = [line for line in stage("debug") if line.startswith("RUN")]
+    assert "pip install --require-hashes --no-deps -r /tmp/debug.txt" in install
+    assert [line for line in stage("debug") if line.startswith("USER")][-1] == "USER homeport"
+    assert not any("debug" in line for name in ("base", "torch", "serve") for line in stage(name))
+    assert [lock for lock in LOCKS if "debugpy" in locked(lock)] == ["images/debug"]
+
+
+def test_a_debugger_reaches_the_container_from_this_machine_alone() -> None:
+    serve = compose("docker-compose.debug.yml")["services"]["serve"]
+    assert serve["ports"] == ["127.0.0.1:${DEBUG_PORT:-5678}:5678"]
+    assert serve["build"]["target"] == "debug"
+    assert serve["environment"]["SERVE_DEBUG_PORT"] == "5678"
+
+
 # The compose files
 
 
 def test_compose_reads_these_settings_and_no_others() -> None:
     text = re.sub(r"(?m)#.*$", "", read("docker-compose.yml") + read("docker-compose.gpu.yml"))
     assert sorted(set(re.findall(r"\$\{(\w+)", text))) == [
-        "COMPOSE_PROJECT_NAME",
+        "BIND", "COMPOSE_PROJECT_NAME",
         "HOMEPORT_BASE_IMAGE", "HOMEPORT_DEVICE", "HOMEPORT_DOCKER_GID", "HOMEPORT_GID",
         "HOMEPORT_INPUTS", "HOMEPORT_REHEARSAL", "HOMEPORT_REHEARSAL_BASES", "HOMEPORT_REVISION",
         "HOMEPORT_SHM_SIZE", "HOMEPORT_TORCH_INDEX", "HOMEPORT_UID",
@@ -155,8 +170,7 @@ def test_compose_reads_these_settings_and_no_others() -> None:
         name for s in services for name, value in s.get("environment", {}).items() if value is None
     }
     assert sorted(passed) == [
-        "HF_HUB_OFFLINE", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
-        "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME",
+        "HF_HUB_OFFLINE",
         "SERVE_ADAPTERS", "SERVE_CONTEXT", "SERVE_DEVICE", "SERVE_DTYPE", "SERVE_ENGINE",
         "SERVE_LOG_TEXT",
         "SERVE_MAX_CONCURRENT", "SERVE_MAX_QUEUE", "SERVE_REQUEST_SECONDS",
@@ -189,7 +203,7 @@ def test_a_missing_folder_is_an_error_and_not_a_new_folder_of_root(service: str)
 def test_every_published_port_is_on_loopback_and_has_a_health_check() -> None:
     for service in compose()["services"].values():
         if ports := service.get("ports"):
-            assert all(port.startswith("127.0.0.1:") for port in ports)
+            assert all(port.startswith(("127.0.0.1:", "${BIND:-127.0.0.1}:")) for port in ports)
             assert service["healthcheck"]["test"][0] == "CMD"
 
 

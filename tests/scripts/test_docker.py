@@ -71,6 +71,25 @@ def test_recipe_variables_reach_the_container_by_name_and_not_on_the_command_lin
     assert compose.environ["RECIPE_TRAINING__SEED"] == "7"
 
 
+def test_secrets_reach_training_by_a_file_and_no_variable_of_any_container(tmp_path: Path) -> None:
+    given = {"HF_TOKEN": "hf_secret", "MLFLOW_TRACKING_URI": "http://me:pw@x", "RECIPE_NAME": "x"}
+
+    class Looks(Recorded):
+        def run(self, *arguments: str, **options: Any) -> int:
+            if arguments[0] == "run":
+                (file,) = docker.CACHE.glob("handed-*.json")
+                assert "hf_secret" in file.read_text()
+                assert f"HOMEPORT_SECRETS_FILE=/opt/homeport/.cache/{file.name}" in arguments
+            return super().run(*arguments, **options)
+
+    compose = Looks({**given, "AWS_SECRET_ACCESS_KEY": "for the engine's registries"})
+    compose.train(tmp_path / "r.yaml", [], {})
+    assert not {"HF_TOKEN", "MLFLOW_TRACKING_URI"} & compose.environ.keys()
+    assert compose.environ["AWS_SECRET_ACCESS_KEY"]
+    assert "hf_secret" not in str(compose.commands)
+    assert list(docker.CACHE.iterdir()) == []
+
+
 def test_the_exit_code_of_training_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(CommandError) as caught:
         Recorded(code=4).train(tmp_path / "r.yaml", [], {})
@@ -149,7 +168,7 @@ def test_the_hashed_folders_are_those_that_the_dockerfile_copies() -> None:
     lines = (ROOT / "images/Dockerfile").read_text().splitlines()
     copies = [line for line in lines if line.startswith("COPY") and "--from=" not in line]
     copied = [line.split()[-1] for line in copies if " images/" not in line]
-    assert sorted(copied) == sorted(name for names in docker.CODE.values() for name in names)
+    assert sorted(copied) == sorted({name for names in docker.CODE.values() for name in names})
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
@@ -157,7 +176,10 @@ def test_the_cache_is_given_without_what_a_local_azure_is_using(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker, "CACHE", tmp_path)
-    for name in ("rows/mine/train.jsonl", "rehearsal/journal/a.jsonl", "rehearsal-bases/b"):
+    for name in (
+        *("rows/mine/train.jsonl", "rehearsal/journal/a.jsonl", "rehearsal-bases/b"),
+        "serve-key",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     docker.give(tmp_path / "rehearsal", 1000)
@@ -165,3 +187,4 @@ def test_the_cache_is_given_without_what_a_local_azure_is_using(
     assert (tmp_path / "rows/mine/train.jsonl").stat().st_uid == 1001
     assert (tmp_path / "rehearsal/journal/a.jsonl").stat().st_uid == 1000
     assert (tmp_path / "rehearsal-bases/b").stat().st_uid == 0
+    assert (tmp_path / "serve-key").stat().st_uid == 0

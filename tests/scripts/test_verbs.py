@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VERBS = [
     *("doctor", "new_recipe", "local_check", "local_train", "local_serve", "local_stop"),
-    *("local_logs", "ask", "track"),
+    *("local_logs", "local_key", "ask", "track"),
     *("advise", "cloud_plan", "cloud_push", "cloud_stage", "cloud_train", "cloud_logs"),
     "cloud_cancel",
     *("cloud_download", "cloud_deploy", "cloud_rollback", "cloud_key", "cloud_status"),
@@ -42,6 +42,10 @@ def test_help_answers_at_once_and_names_the_verb(verb: str) -> None:
     [
         (["local_serve", "--port", "80"], {}, 2, "PORT is '80': use a number from 1024"),
         (["local_serve"], {"PORT": "x"}, 2, "PORT is 'x'"),
+        (["local_serve"], {"BIND": "10.0.0.1"}, 2, "BIND is '10.0.0.1': use 127.0.0.1"),
+        (["local_serve"], {"KEY": "mine"}, 2, "KEY must be 1 or 0: the key itself is made for you"),
+        (["local_serve"], {"BIND": "0.0.0.0", "KEY": "0"}, 2, "so it takes a key"),  # noqa: S104
+        (["local_serve", "--debug"], {"DEBUG_PORT": "0"}, 2, "DEBUG_PORT is '0'"),
         (["local_serve"], {"MODEL": "/nowhere"}, 2, "MODEL=/nowhere is no folder, and no hub id"),
         (["local_serve"], {"RECIPE": "recipes/no.yaml"}, 2, "recipes/no.yaml does not exist"),
         (["local_train"], {"SET": "training.stepz=1"}, 2, "unknown key training.stepz"),
@@ -83,7 +87,7 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     targets = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")]
     assert targets == [
         *("doctor", "new-recipe", "local-check", "local-train", "local-serve", "watch"),
-        *("local-stop", "local-logs", "ask", "track"),
+        *("local-debug", "local-stop", "local-logs", "local-key", "ask", "track"),
         *("advise", "cloud-plan", "cloud-push", "cloud-stage", "cloud-train", "cloud-logs"),
         "cloud-cancel",
         *("cloud-download", "cloud-deploy", "cloud-rollback", "cloud-key", "cloud-status"),
@@ -91,5 +95,6 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
         *("rehearse", "rehearsal-up", "rehearsal-down"),
         *("test", "check", "lock"),
         *("bench", "bench-train", "bench-data", "bench-serve", "bench-estimate", "bench-gpu"),
+        "soak",
         *("help", "setup", "runtime", "cloud-setup", "clean"),
     ]

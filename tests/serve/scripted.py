@@ -44,6 +44,8 @@ class Scripted:
     script: list[Step] | Refusal = field(default_factory=lambda: [delta(content="はい。"), *end()])
     ready: list[int] = field(default_factory=lambda: [200])
     """Statuses of /readyz, one a call; the last one stays."""
+    key: str = ""
+    """Where it is set, only who sends it learns the models' names."""
     cors: bool = False
     paths: list[str] = field(default_factory=list)
     """Of the questions; `bodies` and `keys` (Authorization) go with them."""
@@ -98,6 +100,10 @@ def handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
                 status = scripted.ready.pop(0) if len(scripted.ready) > 1 else scripted.ready[0]
                 waiting = {"status": "loading", "error": {"message": "…", "retry_after": 1}}
                 self.json(status, {"engine": "transformers"} if status == 200 else waiting)
+            elif self.path == "/v1/models" and scripted.key not in self.headers.get(
+                "Authorization", ""
+            ):
+                self.json(401, {"error": {"message": "the key"}})
             elif self.path == "/v1/models":
                 self.json(200, {"object": "list", "data": [{"id": scripted.model}]})
             else:

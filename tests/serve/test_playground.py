@@ -373,7 +373,7 @@ def test_the_copied_curl_sends_the_same_body_and_names_no_key(page: Page, server
     assert "はい。" in ran.stdout.decode()
     assert server.bodies[0] == server.bodies[1]
     assert server.keys == ["Bearer s3cret"] * 2
-    assert "s3cret" not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+    assert "s3cret" not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
 
 
 def compare(page: Page, url: str) -> None:
@@ -459,6 +459,34 @@ def test_a_base_url_that_cannot_be_asked_is_refused_beforehand(
     ask(page)
     expect(page.get_by_role("article")).to_have_count(0)
     assert server.bodies == []
+
+
+def test_a_server_with_a_key_asks_for_it_and_the_tab_alone_keeps_it(
+    page: Page, server: Scripted, seen: Seen
+) -> None:
+    server.key = "s3cret-of-this-server"
+    page.reload()
+    status, field = page.get_by_role("status"), page.get_by_label("API key").first
+    expect(status).to_have_text("The server asks for its key; enter it as API key in the settings.")
+    expect(field).to_be_focused()
+    field.fill("another")
+    field.press("Tab")
+    expect(status).to_have_text("The server did not take this key.")
+    field.fill(server.key)
+    field.press("Tab")
+    for again in (lambda: None, page.reload):
+        again()
+        expect(status).to_have_text("Ready · transformers")
+        expect(page).to_have_title("tiny-ja · Homeport playground")
+    ask(page)
+    expect(page.locator(".text")).to_have_text("はい。")
+    assert server.keys == [f"Bearer {server.key}"]
+    assert page.evaluate("JSON.stringify(localStorage) + document.cookie") == "{}"
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.get_by_label("API key").first).to_have_value("")
+    assert all("401" in error for error in seen.errors)
+    seen.errors.clear()
 
 
 def test_script_in_an_answer_is_text(page: Page, server: Scripted) -> None:

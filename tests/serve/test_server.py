@@ -193,6 +193,47 @@ def test_a_body_that_ends_early_does_not_harm_the_server(server: Server) -> None
     assert server.score(prompt="x", max_new_tokens=1)[0] == 200
 
 
+ASKED = b"POST /score HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+BODY = b'{"prompt": "hello", "max_new_tokens": 1}'
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "words"),
+    [
+        (
+            ASKED + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+            400,
+            "not arrive whole",
+        ),
+        (ASKED + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n", 400, "not arrive whole"),
+        (ASKED + b"Content-Length: 99\r\n\r\n" + BODY, 400, "not arrive whole"),
+        (ASKED + b"Transfer-Encoding: gorp\r\n\r\n" + BODY, 400, "gorp"),
+        (ASKED + b"Content-Length: -1\r\n\r\n", 400, "CONTENT-LENGTH"),
+        (ASKED + b"x-request-id: " + b"a" * 200 + b"\r\n\r\n", 431, "x-request-id must not exceed"),
+        (b"POST /score" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "too large"),
+        (b"GET / HTTP/1.1\r\n" + b"x: 1\r\n" * 200 + b"\r\n", 431, "headers"),
+        (b"BREW / HTTP/1.1\r\nConnection: close\r\n\r\n", 405, "not allowed"),
+        (b"\x16\x03\x01 \xff\r\n\r\n", 400, "not HTTP"),
+    ],
+)
+def test_what_is_broken_below_the_body_is_refused_in_the_same_form(
+    server: Server, request_bytes: bytes, status: int, words: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(request_bytes)
+        client.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        error = json.loads(response.read())["error"]
+    assert (response.status, error["code"]) == (status, status)
+    assert words in error["message"]
+
+
+def test_a_client_cannot_move_the_path_by_a_header(server: Server) -> None:
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        assert server.ask("POST", "/score", BODY, {name: "/livez"})[0] in (200, 400)
+
+
 def test_other_methods_are_told_what_to_send(server: Server) -> None:
     status, answer, headers = server.ask("GET", "/score")
     assert (status, headers["allow"]) == (405, "POST, OPTIONS")
@@ -432,7 +473,7 @@ def test_a_reload_stays_on_its_address(
     hooks["on_starting"](Server)
     assert Server.cfg.bind == ["127.0.0.1:7001"]
     assert sys.argv == ["x", "-b", "127.0.0.1:7001", "-w", "1"]
-    assert (hooks["worker_class"], hooks["threads"]) == ("gthread", 136)
+    assert (hooks["worker_class"], hooks["threads"]) == ("serve.worker.Worker", 136)
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,15 @@ def test_every_variable_arrives() -> None:
         "SERVE_ENGINE_CACHE": "/Cache",
         "SERVE_ADAPTERS": "A=/a",
         "SERVE_HOST": "0.0.0.0",  # noqa: S104 - what a container sets
+        "SERVE_PUBLISHED": "192.0.2.1",
+        "SERVE_KEY_FILE": "/Key",
         "SERVE_PORT": "80",
         "SERVE_REQUEST_SECONDS": "1.5",
         "SERVE_MAX_CONCURRENT": "2",
         "SERVE_MAX_QUEUE": "0",
         "SERVE_WATCH": "True",
+        "SERVE_DEBUG_PORT": "5678",
+        "SERVE_DEBUG_HOST": "0.0.0.0",  # noqa: S104 - as above
         "SERVE_LOG_TEXT": "1",
     }
     assert len(given) == len(fields(Settings))
@@ -44,11 +48,15 @@ def test_every_variable_arrives() -> None:
         engine_cache="/Cache",
         adapters="A=/a",
         host="0.0.0.0",  # noqa: S104 - as above
+        published="192.0.2.1",
+        key_file="/Key",
         port=80,
         request_seconds=1.5,
         max_concurrent=2,
         max_queue=0,
         watch=True,
+        debug_port=5678,
+        debug_host="0.0.0.0",  # noqa: S104 - as above
         log_text=True,
     )
 
@@ -72,6 +80,34 @@ def test_every_variable_arrives() -> None:
 def test_a_value_out_of_range_names_variable_value_and_rule(name: str, value: str) -> None:
     with pytest.raises(StartupError, match=f"^{name}={value} cannot be used: it must be "):
         Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    ("host", "published", "refused"),
+    [
+        ("127.0.0.1", "", False),
+        ("127.1.2.3", "", False),
+        ("::1", "", False),
+        ("localhost", "", False),
+        ("0.0.0.0", "", True),  # noqa: S104 - as below
+        ("::", "", True),
+        ("192.0.2.1", "", True),
+        ("my-machine", "", True),
+        ("0.0.0.0", "127.0.0.1", False),  # noqa: S104 - a container, whose port is published there
+        ("127.0.0.1", "0.0.0.0", True),  # noqa: S104 - what it would be for everybody
+    ],
+)
+def test_beyond_this_machine_it_starts_only_with_a_key(
+    host: str, published: str, refused: bool, tmp_path: Path
+) -> None:
+    given = {"SERVE_HOST": host, "SERVE_PUBLISHED": published}
+    if refused:
+        with pytest.raises(StartupError, match="lets other machines ask, which takes a key: set"):
+            Settings.from_env(given)
+    else:
+        assert Settings.from_env(given).host == host
+    (tmp_path / "key").write_text("k" * 43)
+    assert environment({**given, "SERVE_KEY_FILE": str(tmp_path / "key")})
 
 
 def test_an_unknown_variable_names_the_nearest() -> None:
@@ -122,6 +158,8 @@ def test_the_launcher_refuses_what_cannot_work(tmp_path: Path) -> None:
         environment({"AML_APP_ROOT": str(tmp_path / "absent")})
     with pytest.raises(StartupError, match="AZUREML_ENTRY_SCRIPT"):
         environment({"AZUREML_ENTRY_SCRIPT": "absent.py"})
+    with pytest.raises(StartupError, match="SERVE_KEY_FILE=/absent: No such file"):
+        environment({"SERVE_KEY_FILE": "/absent"})
     (tmp_path / "config.json").write_text('{"model_type": "gpt_oss"}')
     with pytest.raises(StartupError, match="would read it as its own"):
         environment({"AML_APP_ROOT": str(tmp_path)})

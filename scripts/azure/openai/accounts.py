@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from scripts.azure.client import ARM_SCOPE, Cloud, NotFound, Rest
 from scripts.console import say
 from scripts.errors import CloudError, UsageError
+from scripts.settings import login_shown
 from train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -205,8 +206,9 @@ def _wide(tenant: str) -> "TokenCredential":
     """The login, allowed to ask for tokens of that tenant too."""
     from azure.identity import DefaultAzureCredential
 
-    found = DefaultAzureCredential(
-        exclude_interactive_browser_credential=not sys.stderr.isatty(),
-        additionally_allowed_tenants=[tenant],
-    )
+    with login_shown():
+        found = DefaultAzureCredential(
+            exclude_interactive_browser_credential=not sys.stderr.isatty(),
+            additionally_allowed_tenants=[tenant],
+        )
     return cast("TokenCredential", found)

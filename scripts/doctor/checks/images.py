@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from scripts.docker import CONFINED
 from scripts.doctor import Finding
 from scripts.doctor.here import Here
 
@@ -34,7 +35,7 @@ def check(here: Here) -> Iterator[Finding]:
 def _of(here: Here, tag: str) -> Finding:
     role = "train" if "train" in tag else "serve"
     names = PACKAGES[role]
-    flags = ("--rm", "--network=none", "--entrypoint=python", "--read-only")
+    flags = ("--rm", *CONFINED, "--entrypoint=python")
     code, said = here.run("docker", "run", *flags, tag, "-c", LOOK, *names)
     if code == 124:
         return Finding(

@@ -129,7 +129,9 @@ def test_a_container_has_no_rights_but_to_its_folders(
     ]
     assert [nodes.where(mount) for mount in mounts] == ["/mnt/in", "/mnt/out"]
     command = (
-        "id -u; cat file >/mnt/out/copy; echo x 2>/dev/null >/mnt/in/file || echo refused; "
+        "id -u; cat file >/mnt/out/copy; echo x >/tmp/file; "
+        # the image lets everybody write into its folder /work
+        "for to in /mnt/in /work; do echo x 2>/dev/null >$to/file || echo $to refused; done; "
         "while read -r line; do case $line in CapEff*|NoNewPrivs*) echo $line;; esac; done "
         "</proc/self/status; cat $SSL_CERT_FILE"
     )
@@ -148,7 +150,8 @@ def test_a_container_has_no_rights_but_to_its_folders(
     assert running.wait(20) == 0, running.log()
     uid, *rest = running.log().decode().splitlines()
     assert uid == str(os.environ.get("HOMEPORT_UID") or os.getuid() or 1000)
-    assert rest == ["refused", "CapEff: 0000000000000000", "NoNewPrivs: 1", "the authority"]
+    refused = ["/mnt/in refused", "/work refused"]
+    assert rest == [*refused, "CapEff: 0000000000000000", "NoNewPrivs: 1", "the authority"]
     assert (tmp_path / "out" / "copy").read_text() == "given"
 
 

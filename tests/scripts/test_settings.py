@@ -1,0 +1,61 @@
+"""Secrets go only where they are meant to go."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from scripts import settings
+
+SECRETS = (
+    "HF_TOKEN",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_URI",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    "OPENAI_API_KEY",
+    "GITHUB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "APPLICATIONINSIGHTS_CONNECTION_STRING",
+)
+VALUE = "s3cret"
+PLAIN = ("PORT", "SERVE_KEY_FILE", "AZURE_TENANT_ID", "HTTPS_PROXY", "HF_HOME", "MODEL", "PATH")
+
+
+@pytest.fixture(autouse=True)
+def nothing_aside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(settings, "_aside", {})
+    for name in SECRETS:
+        monkeypatch.setenv(name, VALUE)
+    yield
+
+
+def test_what_is_a_secret_is_known_by_its_name() -> None:
+    given = dict.fromkeys((*SECRETS, *PLAIN), "x")
+    assert sorted(settings.without_secrets(given)) == sorted(PLAIN)
+
+
+def test_once_put_aside_no_child_inherits_a_secret_and_the_verb_still_has_it() -> None:
+    settings.put_secrets_aside()
+    settings.put_secrets_aside()  # one verb may run another
+    look = f"import os; print(*[name for name, value in os.environ.items() if value == '{VALUE}'])"
+    seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert seen.stdout.split() == []
+    assert all(settings.environment()[name] == VALUE for name in SECRETS)
+
+
+def test_the_login_is_in_the_environment_only_while_the_library_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.put_secrets_aside()
+    with settings.login_shown():
+        assert os.environ["AZURE_CLIENT_SECRET"] == VALUE
+        assert "HF_TOKEN" not in os.environ
+    assert "AZURE_CLIENT_SECRET" not in os.environ
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", VALUE)  # of somebody who calls this from Python
+    with settings.login_shown():
+        pass
+    assert os.environ["AZURE_CLIENT_SECRET"] == VALUE

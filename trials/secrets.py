@@ -1,0 +1,168 @@
+"""make secrets: every secret is planted, everything is done, and nothing of them may come out.
+
+    python -m trials.secrets            all of it: both images built, trained, served, rehearsed
+    python -m trials.secrets --quick    without Docker: trained, served and asked on this machine
+
+In a copy of this checkout each secret that Homeport knows carries a mark: in .env, in the
+environment, in the local Azure's Key Vault, as the key of endpoint and local server, in prompts.
+Then the real verbs run, also into errors of servers that repeat all that they were sent, while
+every process and container is watched. Last, all that they left and said is searched for the marks
+in each encoding. What may be somewhere stands in ALLOWED with its reason. No mark is ever printed.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.table import Result
+from trials import secrets_acts as acts
+from trials.secrets_acts import ActError, Workplace
+from trials.secrets_markers import Finder, new_tag
+from trials.secrets_places import Finding, Searched, Watch, images, in_folder, in_image
+from trials.table import finish, row
+
+PACKAGES = 200_000_000
+"""Bytes from which a layer holds installed packages; `--quick` leaves those out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Where a secret may be, and why."""
+
+    secret: str
+    """Patterns, of the whole name."""
+    place: str
+    where: str
+    reason: str
+
+    def holds(self, place: str, finding: Finding) -> bool:
+        return all(
+            re.fullmatch(pattern, text)
+            for pattern, text in (
+                (self.secret, finding.secret),
+                (self.place, place),
+                (self.where, finding.where),
+            )
+        )
+
+
+FILES, SAID, PROCESSES = "files of the checkout", "what verbs print", "processes"
+VERB = r"(make|bash|sh|python\S* -m scripts\.\S+|python\S*)"
+LOCAL_AZURE = r"\.cache/rehearsal/.*"
+ALLOWED = (
+    Allowed(r".* of \.env", FILES, r"\.env", "the user's own settings, which no image copies"),
+    Allowed(
+        r"HF_TOKEN of \.env",
+        FILES,
+        r"train/\.env|serve/\.secret|data/\.netrc|\.azureml/token\.json",
+        "planted there to see that images leave it out",
+    ),
+    Allowed(acts.SERVE_KEY, FILES, r"\.cache/serve-key", "that is the key's file (mode 600)"),
+    Allowed(
+        r".* of the environment|the password in MLFLOW_TRACKING_URI|the local Azure's own login",
+        PROCESSES,
+        rf"{VERB}: variable (HF_TOKEN|MLFLOW_TRACKING_\w+|AZURE_CLIENT_SECRET)",
+        "the user exported it to make and the verb",
+    ),
+    Allowed(acts.PROMPT, PROCESSES, rf"{VERB}: variable PROMPT", "the user asked by make ask"),
+    Allowed(acts.PROMPT, SAID, r"\d+-ask", "the curl that make ask shows to who asked"),
+    Allowed(acts.ENDPOINT, SAID, r"\d+-cloud-key", "make cloud-key prints it, and nothing else"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make secrets", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="only what takes less than a minute")
+    parser.add_argument("--keep", action="store_true", help="leave the copy, and say where it is")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="homeport-secrets-"))
+    try:
+        results = trial(folder, quick=arguments.quick)
+    except ActError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3)
+    finally:
+        acts.remove()
+        if arguments.keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(finish("secrets", results))
+
+
+def trial(folder: Path, *, quick: bool) -> list[Result]:
+    """Do all of it in `folder`; the table's rows."""
+    work = Workplace(folder, new_tag())
+    docker = not quick and bool(images())
+    sent: list[Path] = []
+    with Watch() as watch:
+        acts.local(work)
+        if not quick:
+            acts.cloud(work)
+        if docker:
+            sent = acts.build(work)
+            acts.local(work, "docker")
+    made = {name: value for name, value in work.values.items() if work.tag not in value}
+    finder = Finder(work.tag, list(work.values), made)
+    planted = Finder(work.tag, list(work.values), made, patterns=False)
+    places: dict[str, Callable[[], Searched]] = {
+        FILES: lambda: in_folder(work.folder, finder, skip=("node_modules",)),
+        SAID: lambda: in_folder(work.said, finder),
+        PROCESSES: lambda: watch.processes(planted),
+        "docker inspect": lambda: watch.containers(planted),
+        "what is sent to builders": lambda: _all(sent, planted),
+    }
+    for image in images():
+        longest = PACKAGES if quick else None
+        places[f"image {image}"] = partial(in_image, image, planted, longest)
+    results: list[Result] = []
+    allowed: Counter[str] = Counter()
+    for place, search in places.items():
+        results.append(_row(place, search(), allowed))
+    results += [row(f"allowed: {why}", count, "times") for why, count in allowed.items()]
+    results.append(row("secrets planted", len(work.values), "values"))
+    return results
+
+
+def _row(place: str, searched: Searched, allowed: Counter[str]) -> Result:
+    """How many findings nobody allowed; each is said, where it is and never what."""
+    wrong = []
+    for finding in searched.findings:
+        why = next((one.reason for one in ALLOWED if one.holds(place, finding)), "")
+        if why:
+            allowed[why] += 1
+        else:
+            wrong.append(finding)
+    for finding, count in sorted(Counter(wrong).items(), key=str):
+        where = f"{finding.where}, {finding.form}"
+        print(f"FOUND: {finding.secret} in {place}: {where} ({count})", file=sys.stderr)
+    size = f"{searched.files:,} looked at, {searched.bytes / 1e6:,.1f} MB"
+    return row(f"{place} ({size})", len(wrong), "findings", "0", met=not wrong)
+
+
+def _all(paths: Iterable[Path], finder: Finder) -> Searched:
+    """Archives and folders together."""
+    searched = Searched()
+    for path in paths:
+        if path.is_dir():
+            inside = in_folder(path, finder)
+            searched.findings += inside.findings
+            searched.files += inside.files
+            searched.bytes += inside.bytes
+        else:
+            with path.open("rb") as stream:
+                searched.look(finder, stream, path.name)
+    return searched
+
+
+if __name__ == "__main__":
+    main()
