@@ -13,7 +13,7 @@ WORKERS := -n auto --maxprocesses=4 --dist loadfile
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT BIND KEY DEBUG_PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS
+export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS PACKAGES
 # To the letter: in what stands on make's command line, `$5` of a prompt or a path is no variable of make's.
 $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -89,7 +89,7 @@ rehearsal-down: cloud-setup ## Stop the local Azure, and forget all that is in i
 	@$(RUN) scripts.rehearse --down
 
 ##@ Quality
-.PHONY: test check lock
+.PHONY: test check lock upgrade sbom audit
 test: check ## Everything: the checks, then both images built, trained in, served and asked
 	@$(RUN) pytest -rs $(WORKERS) -m "slow and not e2e"
 	@$(RUN) pytest -rs -m e2e
@@ -99,6 +99,12 @@ check: runtime cloud-setup ## Lint, types and unit tests: two minutes once all i
 	@$(RUN) pytest -q $(WORKERS) -m "not e2e and not slow"
 lock: setup ## Compile the locks anew from images/*.in and host.in
 	@UV="$$HOMEPORT_VENV/bin/uv" images/lock
+upgrade: setup ## Move the locks to newer versions, if traps, parity and rehearsal still pass  [PACKAGES="torch idna"]
+	@$(RUN) scripts.upgrade
+sbom: setup ## Say what both images hold: packages, versions, licences, in outputs/sbom/ (CycloneDX)
+	@$(RUN) scripts.sbom
+audit: setup ## Look for known vulnerabilities in all that is locked, and what mends them
+	@$(RUN) scripts.audit
 
 ##@ Bench
 .PHONY: bench bench-train bench-data bench-serve bench-estimate bench-gpu
@@ -119,6 +125,9 @@ bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: s
 .PHONY: soak
 soak: runtime ## Serve under load, cancellations, kill -9 and SIGTERM; writes outputs/trials/  [MINUTES=10] [CLIENTS=64] [MODEL=folder]
 	@$(RUN) trials.soak
+.PHONY: secrets
+secrets: runtime cloud-setup ## Plant a mark in every secret, do everything, and search all that is left  [PARTS="local cloud docker"]
+	@$(RUN) trials.secrets $(PARTS)
 
 ##@ House
 .PHONY: help setup runtime cloud-setup clean

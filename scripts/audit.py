@@ -16,20 +16,16 @@ from scripts import supply
 from scripts.console import run_verb, say
 from scripts.errors import CommandError, MachineError
 from scripts.settings import ROOT, environment
-from scripts.setup import torch_version
+from scripts.supply.changes import locked
 
 FOUND = 4
 HEAD = ("package", "version", "id", "mended in", "lock")
-NOT_HERE = (
-    "Not looked at: Debian's packages (rebuild the images to get its fixes), npm's in Azurite."
-)
+NOT_HERE = "Not looked at: packages of Debian, npm and vLLM, which are in no lock."
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="make audit", description=__doc__).parse_args()
-    where = {str(lock.relative_to(ROOT)): supply.pins(lock.read_text()) for lock in supply.locks()}
-    # in no lock, since its hash differs per index and device
-    where["images/torch.in"] = {"torch": torch_version()}
+    where = locked(ROOT)
     told = ask({pin for pins in where.values() for pin in pins.items()})
     skipped = passed_over(told)
     if found := findings(told):

@@ -13,7 +13,7 @@ from scripts.azure import routes
 from scripts.azure.given import overrides
 from scripts.console import run_verb, say
 from scripts.local_train import DEFAULT_RECIPE, find_recipe
-from scripts.settings import OUTPUTS, flag_default, relative
+from scripts.settings import OUTPUTS, flag_default, relative, typed
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     else:
         print(relative(folder))
     if model := servable(folder):
-        say(f"next:   make local-serve MODEL={relative(model)}")
+        say(f"next:   make local-serve MODEL={typed(model)}")
 
 
 def servable(folder: Path) -> Path | None:

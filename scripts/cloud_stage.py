@@ -12,7 +12,7 @@ from scripts.azure.given import need_own_images, overrides
 from scripts.console import run_verb, say
 from scripts.errors import UsageError
 from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe
-from scripts.settings import CACHE, ROOT, flag_default, relative
+from scripts.settings import CACHE, ROOT, flag_default, relative, typed
 from train.recipe import Recipe
 
 HUB_NOTES = ".cache/huggingface/download"
@@ -49,9 +49,9 @@ def need_revision(recipe: Recipe, folder: Path, found: str) -> None:
     if wanted and wanted != found:
         raise UsageError(
             f"{relative(folder)} is {recipe.model.base} at {found or 'an unknown commit'}, and "
-            f"model.revision is {wanted}: rm -r {relative(folder)} and run "
+            f"model.revision is {wanted}: rm -r {typed(folder)} and run "
             f".venv/bin/python -m train.download {recipe.model.base} "
-            f"{relative(CACHE / 'models')} --revision {wanted}"
+            f"{typed(CACHE / 'models')} --revision {wanted}"
         )
 
 
@@ -87,7 +87,7 @@ def main() -> None:
         print(json.dumps({**found, "label": cloud.label()}, indent=2))
     else:
         print(staged)
-    say(f"next:   make cloud-train RECIPE={arguments.recipe}")
+    say(f"next:   make cloud-train RECIPE={typed(arguments.recipe)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import IO
 
 from scripts.errors import VerbError
-from scripts.settings import put_secrets_aside
+from scripts.settings import hidden, put_secrets_aside
 
 INTERRUPTED = 130
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
@@ -51,7 +51,7 @@ def run_verb(verb: Callable[[], None]) -> None:
     try:
         verb()
     except (VerbError, InputError) as error:
-        say(f"error: {error}")
+        say(f"error: {hidden(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("interrupted")

@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from scripts.child import run_to_end
 from scripts.console import is_terminal, say
@@ -24,6 +26,8 @@ from scripts.settings import CACHE, GIGABYTE, OUTPUTS, ROOT, SECRET, overrides_i
 IMAGE_BYTES = {"cpu": 5 * GIGABYTE, "cuda": 16 * GIGABYTE}
 IMAGE_USER = 1000
 """Uid of the images' own user; runs for a caller who is root."""
+LOG_TAIL = 15
+"""Lines of a server that did not start."""
 HOME = "/opt/homeport"
 LOGINS = ("AWS_", "DOCKER_", "GOOGLE_")
 """Variables that the engine's credential helpers read."""
@@ -146,13 +150,14 @@ class Compose:
         overridden to find them there.
         """
         self.build("train")
-        mounts: list[str] = []
+        mounts: list[dict[str, Any]] = []
         moved: list[str] = []
         for key, path in paths.items():
             inside = _inside(path)
             if inside is None:
                 inside = f"/mnt/{key}/{path.name}"
-                mounts += ["--volume", f"{path}:{inside}:ro"]
+                bind = {"type": "bind", "source": str(path), "target": inside}
+                mounts.append({**bind, "read_only": True})
             if key != "recipe":
                 moved.append(f"{key}={json.dumps(inside)}")  # quoted, as YAML reads it
         recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
@@ -166,12 +171,13 @@ class Compose:
             raise CommandError(f"{model} was not downloaded; the reason stands above.", code)
         return CACHE / "models" / model.replace("/", "--")
 
-    def _run_train(self, options: list[str], module: list[str]) -> int:
+    def _run_train(self, mounts: Sequence[Mapping[str, Any]], module: list[str]) -> int:
         """`python -m MODULE …` in the train container; afterwards all files are the caller's."""
         container = f"{project()}-train-{os.getpid()}"
         names = overrides_in(self.environ)
         variables = [part for name in sorted(names) for part in ("--env", name)]
-        with handed(self.given, CACHE) as secrets:
+        files = self.environ["COMPOSE_FILE"]
+        with handed(self.given, CACHE) as secrets, mounted(mounts, files) as extra:
             if secrets:
                 variables += ["--env", f"{VARIABLE}={HOME}/.cache/{secrets.name}"]
             if self.as_root:
@@ -179,8 +185,9 @@ class Compose:
                 give_cache(IMAGE_USER)
             try:
                 return self.run(
-                    *("run", "--rm", "--no-TTY", "--name", container, *options, *variables),
+                    *("run", "--rm", "--no-TTY", "--name", container, *variables),
                     *("train", "python", "-m", *module),
+                    extra=extra,
                     container=container,
                 )
             finally:
@@ -235,25 +242,26 @@ class Compose:
             "PATHS_FROM_ECLIPSE_TO_PYTHON": json.dumps([[str(ROOT), HOME]]),
         }
         if self.run("up", "--detach", "--wait", "serve", extra=variables):
-            self.run("logs", "--no-log-prefix", "--tail", "15", "serve")
+            say("\n".join(self.log(port).splitlines()[-LOG_TAIL:]))
             self.run("rm", "--stop", "--force", "serve", quiet=True)
             raise MachineError("the server did not start; its last lines stand above.")
 
     def log(self, port: int) -> str:
         """All that the server wrote since it started."""
+        # not by compose, which would clear lines of a terminal where there is none
         return subprocess.run(
-            ["docker", "compose", "logs", "--no-log-prefix", "serve"],
-            cwd=ROOT,
+            ["docker", "logs", f"{project()}-serve-1"],
             env=self.environ,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
         ).stdout
 
     def follow(self, port: int) -> None:
         """Show the server's log as it grows, until interrupted."""
-        # not by compose, which would clear lines of a terminal where there is none
-        container = f"{project()}-serve-1"
-        subprocess.run(["docker", "logs", "--follow", "--tail", "100", container], stdout=2)
+        command = ["docker", "logs", "--follow", "--tail", "100", f"{project()}-serve-1"]
+        subprocess.run(command, env=self.environ, stdout=2)
 
     def running(self) -> list[int]:
         """Ports of this checkout's servers that are alive."""
@@ -290,6 +298,24 @@ def inputs(service: str, environ: Mapping[str, str]) -> str:
         digest.update(f"{path.relative_to(ROOT)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def mounted(mounts: Sequence[Mapping[str, Any]], files: str) -> Iterator[dict[str, str]]:
+    """COMPOSE_FILE with these mounts of the train container besides.
+
+    No path with a colon fits into the flag for it. In the file a `$` is compose's unless it is two.
+    """
+    if not mounts:
+        yield {}
+        return
+    more = CACHE / f"mounts-{os.getpid()}.json"
+    text = json.dumps({"services": {"train": {"volumes": mounts}}})
+    more.write_text(text.replace("$", "$$"))
+    try:
+        yield {"COMPOSE_FILE": os.pathsep.join([files, os.path.relpath(more, ROOT)])}
+    finally:
+        more.unlink()
 
 
 def _inside(path: Path) -> str | None:

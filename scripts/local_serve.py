@@ -15,7 +15,7 @@ from scripts.errors import MachineError, UsageError
 from scripts.host import Host
 from scripts.local_train import DEFAULT_RECIPE, choose, find_recipe, read_set, train
 from scripts.models import Servable, differs, from_folder, need_memory, newest
-from scripts.settings import flag_default, relative
+from scripts.settings import flag_default, relative, typed
 from train.recipe import Recipe
 
 LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"  # noqa: S104 - never without a key
@@ -78,10 +78,11 @@ def main() -> None:
         model.name, model.folder, port, watch=watch, debug=debug, bind=arguments.bind, key=key
     )
     log = runtime.log(port)
-    lines = re.findall(r"serving \S+ \(engine .*", log)
+    lines = re.findall(r"serving .+? \(engine .*", log)
     say(f"{lines[-1] if lines else f'serving {model.name}'} at {address(port)}")
     say(f"try:  {curl(port, sample_request(), with_key=with_key)}")
-    say(f"page: http://127.0.0.1:{port}/playground, and the whole API at /docs")
+    docs = "" if with_key else ", and the whole API at /docs"  # where no browser can send a key
+    say(f"page: http://127.0.0.1:{port}/playground{docs}")
     if with_key:
         say("key:  make -s local-key; it goes as Authorization: Bearer KEY, or as api-key: KEY")
     if arguments.bind == ANY:
@@ -156,7 +157,7 @@ def trained(
     else:
         say(f"model: {relative(run)}/merged (the newest finished run)")
         if differs(recipe, run):
-            say(f"note:  the recipe has changed since; next: make local-train RECIPE={path}")
+            say(f"note:  the recipe has changed since; next: make local-train RECIPE={typed(path)}")
     return from_folder(run / "merged")
 
 

@@ -12,7 +12,15 @@ from scripts.errors import MachineError, UsageError
 from scripts.host import Host
 from scripts.models import free_memory, newest
 from scripts.runtime import choose_device, choose_runtime
-from scripts.settings import GIGABYTE, ROOT, environment, flag_default, overrides_in, relative
+from scripts.settings import (
+    GIGABYTE,
+    ROOT,
+    environment,
+    flag_default,
+    overrides_in,
+    relative,
+    typed,
+)
 from train import recipe as recipes
 from train.recipe import Recipe
 
@@ -118,7 +126,7 @@ def main() -> None:
     runtime = choose(arguments.runtime)
     run = train(runtime, recipe, arguments.recipe, overrides, fresh=arguments.fresh)
     say(f"trained: {relative(run)}")
-    say(f"next:    make local-serve RECIPE={arguments.recipe}")
+    say(f"next:    make local-serve RECIPE={typed(arguments.recipe)}")
     print(run)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.errors import MachineError, UsageError
-from scripts.settings import GIGABYTE, OUTPUTS, relative
+from scripts.settings import GIGABYTE, OUTPUTS, relative, typed
 from train import recipe as recipes
 from train.recipe import Recipe
 
@@ -58,7 +58,7 @@ def from_folder(folder: Path) -> Servable:
         if not (base / "config.json").is_file():
             raise UsageError(
                 f"MODEL={relative(folder)} is an adapter, and its base {base} is not here; serve "
-                f"the merged folder beside it: MODEL={folder.parent}/merged"
+                f"the merged folder beside it: MODEL={typed(folder.parent / 'merged')}"
             )
     elif not (folder / "config.json").is_file():
         inside = folder / "merged"

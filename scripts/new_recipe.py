@@ -15,7 +15,7 @@ import yaml
 from scripts.console import run_verb, say
 from scripts.errors import UsageError
 from scripts.local_train import choose, files, find_recipe
-from scripts.settings import CACHE, ROOT, flag_default, relative
+from scripts.settings import CACHE, ROOT, flag_default, relative, typed
 
 FOLDER = ROOT / "recipes"
 SAMPLE = "make new-recipe NAME=mine DATA=/home/me/rows.jsonl MODEL=tiny"
@@ -70,7 +70,7 @@ def main() -> None:
     finally:
         draft.unlink(missing_ok=True)
     say(f"wrote:  {relative(path)}")
-    say(f"next:   make local-serve RECIPE={relative(path)}")
+    say(f"next:   make local-serve RECIPE={typed(path)}")
     print(relative(path))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ CACHE = ROOT / ".cache"
 GIGABYTE = 1_000_000_000
 SECRET = re.compile(r"\w+_(TOKEN|SECRET|PASSWORD|KEY|CONNECTION_STRING)|MLFLOW_TRACKING_URI")
 """Variables whose value is a secret, or (the address of a server) may hold one."""
+AUTHORIZATION = re.compile(r"\b(Bearer|Basic) +(?=\S*[\d=])[^\s\"',;\\]{8,}", re.IGNORECASE)
+SHORTEST_SECRET = 8
+"""Characters; a shorter value would take words out of sentences."""
 
 _aside: dict[str, str] = {}
 
@@ -28,9 +32,9 @@ def environment() -> dict[str, str]:
 def put_secrets_aside() -> None:
     """Take secrets out of this process's environment, which all that it starts would inherit.
 
-    `environment` still has them, for who hands them on with intent.
+    And the question of `make ask`. `environment` still has them, for who hands them on with intent.
     """
-    for name in [name for name in os.environ if SECRET.fullmatch(name)]:
+    for name in [name for name in os.environ if SECRET.fullmatch(name) or name == "PROMPT"]:
         value = os.environ.pop(name)
         if value:
             _aside[name] = value
@@ -39,6 +43,14 @@ def put_secrets_aside() -> None:
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """What a program may have that needs no secret."""
     return {name: value for name, value in environ.items() if not SECRET.fullmatch(name)}
+
+
+def hidden(text: str) -> str:
+    """`text` without secrets; a server may repeat in its error what it was sent."""
+    for name, value in environment().items():
+        if SECRET.fullmatch(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "…")
+    return AUTHORIZATION.sub(r"\1 …", text)
 
 
 @contextmanager
@@ -69,6 +81,11 @@ def relative(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def typed(path: Path) -> str:
+    """The same as a word of a command line, whatever stands in it."""
+    return shlex.quote(relative(path))
 
 
 def overrides_in(environ: Mapping[str, str]) -> dict[str, str]:

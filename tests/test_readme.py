@@ -18,7 +18,7 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-COMMAND = re.compile(r"(?:`|^)make ((?:[A-Z_]+=\S+ )*)([a-z][\w-]+)([^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|^)make (?:-s )?((?:[A-Z_]+=\S+ )*)([a-z][\w-]+)([^`\n]*)", re.MULTILINE)
 HARDWARE = {"bench-gpu": "a GPU", "cloud-smoke": "a subscription on Azure"}
 """Targets that no test of ours can run, and what they need."""
 BY_THE_TESTS = {"test", "check", "make", "help"}

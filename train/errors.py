@@ -9,10 +9,27 @@
 Anything else that ends the program is a bug and keeps its traceback.
 """
 
+import os
+import re
+
+SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+AUTHORIZATION = re.compile(r"\b(Bearer|Basic) +(?=\S*[\d=])[^\s\"',;\\]{8,}", re.IGNORECASE)
+
+
+def public(text: str) -> str:
+    """`text` without secrets: a server may repeat in its error what it was sent.
+
+    Of addresses, the user names and passwords are left out.
+    """
+    text = AUTHORIZATION.sub(r"\1 …", re.sub(r"//[^/@\s]*@", "//", text))
+    for value in filter(None, map(os.environ.get, SECRETS)):
+        text = text.replace(value, "…")
+    return text
+
 
 def reason(error: BaseException) -> str:
     """What a library's error says, as one sentence that can stand inside another."""
-    return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+    return " ".join(public(str(error)).split()).partition(". ")[0] or type(error).__name__
 
 
 class TrainError(Exception):

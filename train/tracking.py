@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from train import distributed
-from train.errors import Interrupted
+from train.errors import Interrupted, public
 from train.recipe import Recipe
 from train.runs import read_json, write_json
 
@@ -99,7 +99,7 @@ class Tracker:
             self.ours = not self.run_id
             if self.ours:
                 self.run_id = self._remembered(folder, uri) or self._new(recipe, folder, artifacts)
-                write_json(folder / REMEMBERED, {"uri": _public(uri), "run_id": self.run_id})
+                write_json(folder / REMEMBERED, {"uri": public(uri), "run_id": self.run_id})
             self._log_recipe(recipe)
         except Exception as error:
             self._give_up(error)
@@ -107,14 +107,14 @@ class Tracker:
         if uri == local:
             log.info("tracking: %s (to look at it: make track)", outputs / STORE)
         else:
-            log.info("tracking: %s (MLFLOW_TRACKING_URI)", _public(uri))
+            log.info("tracking: %s (MLFLOW_TRACKING_URI)", public(uri))
 
     def _remembered(self, folder: Path, uri: str) -> str | None:
         """The MLflow run that an earlier process made for this folder, running again."""
         from mlflow.exceptions import MlflowException
 
         known = read_json(folder / REMEMBERED) or {}
-        if known.get("uri") != _public(uri):
+        if known.get("uri") != public(uri):
             return None
         try:
             self.client.update_run(known["run_id"], status="RUNNING")
@@ -196,7 +196,7 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self.client = None
-        reason = _public(str(error).strip().partition("\n")[0] or type(error).__name__)
+        reason = public(str(error).strip().partition("\n")[0] or type(error).__name__)
         log.warning("tracking: off from here on, the training goes on without it (%s)", reason)
 
 
@@ -211,8 +211,3 @@ def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
             text = value if plain else json.dumps(value, ensure_ascii=False)
             flat[f"{above}{key}"] = text[:PARAMETER_CHARACTERS]
     return flat
-
-
-def _public(text: str) -> str:
-    """`text` without the user names and passwords of the addresses in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)

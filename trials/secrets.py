@@ -1,7 +1,10 @@
 """make secrets: every secret is planted, everything is done, and nothing of them may come out.
 
-    python -m trials.secrets            all of it: both images built, trained, served, rehearsed
-    python -m trials.secrets --quick    without Docker: trained, served and asked on this machine
+    python -m trials.secrets            all of it
+    python -m trials.secrets local      train, serve and ask on this machine; of images that are
+                                        there only config and history
+    python -m trials.secrets cloud      the cloud verbs, against a local Azure of this machine
+    python -m trials.secrets docker     both images built, searched layer by layer, and run
 
 In a copy of this checkout each secret that Homeport knows carries a mark: in .env, in the
 environment, in the local Azure's Key Vault, as the key of endpoint and local server, in prompts.
@@ -16,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +28,16 @@ from bench.table import Result
 from trials import secrets_acts as acts
 from trials.secrets_acts import ActError, Workplace
 from trials.secrets_markers import Finder, new_tag
-from trials.secrets_places import Finding, Searched, Watch, images, in_folder, in_image
+from trials.secrets_places import (
+    Finding,
+    Searched,
+    Watch,
+    history_of,
+    images,
+    in_folder,
+    in_image,
+)
 from trials.table import finish, row
-
-PACKAGES = 200_000_000
-"""Bytes from which a layer holds installed packages; `--quick` leaves those out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,9 @@ class Allowed:
         )
 
 
+PARTS = ("local", "cloud", "docker")
 FILES, SAID, PROCESSES = "files of the checkout", "what verbs print", "processes"
-VERB = r"(make|bash|sh|python\S* -m scripts\.\S+|python\S*)"
-LOCAL_AZURE = r"\.cache/rehearsal/.*"
+VERB = r"(make|bash|sh|python\S*)( -m scripts\.\S+)?"
 ALLOWED = (
     Allowed(r".* of \.env", FILES, r"\.env", "the user's own settings, which no image copies"),
     Allowed(
@@ -81,12 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make secrets", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--quick", action="store_true", help="only what takes less than a minute")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all of them")
     parser.add_argument("--keep", action="store_true", help="leave the copy, and say where it is")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="homeport-secrets-"))
     try:
-        results = trial(folder, quick=arguments.quick)
+        results = trial(folder, arguments.parts or PARTS)
     except ActError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3)
@@ -99,16 +107,16 @@ def main() -> None:
     sys.exit(finish("secrets", results))
 
 
-def trial(folder: Path, *, quick: bool) -> list[Result]:
-    """Do all of it in `folder`; the table's rows."""
+def trial(folder: Path, parts: Collection[str]) -> list[Result]:
+    """Do the parts in `folder`; the table's rows."""
     work = Workplace(folder, new_tag())
-    docker = not quick and bool(images())
     sent: list[Path] = []
     with Watch() as watch:
-        acts.local(work)
-        if not quick:
+        if "local" in parts:
+            acts.local(work)
+        if "cloud" in parts:
             acts.cloud(work)
-        if docker:
+        if "docker" in parts:
             sent = acts.build(work)
             acts.local(work, "docker")
     made = {name: value for name, value in work.values.items() if work.tag not in value}
@@ -122,8 +130,8 @@ def trial(folder: Path, *, quick: bool) -> list[Result]:
         "what is sent to builders": lambda: _all(sent, planted),
     }
     for image in images():
-        longest = PACKAGES if quick else None
-        places[f"image {image}"] = partial(in_image, image, planted, longest)
+        look = in_image if "docker" in parts else history_of
+        places[f"image {image}"] = partial(look, image, planted)
     results: list[Result] = []
     allowed: Counter[str] = Counter()
     for place, search in places.items():

@@ -70,19 +70,13 @@ class Searched:
         else:
             self._note(finder, rest, where)
 
-    def look_into_tar(
-        self, finder: Finder, stream: IO[bytes], where: str, longest: int | None = None
-    ) -> None:
-        """Search names, links, extended headers and contents of an archive, as it comes.
-
-        Members of more than `longest` bytes are passed over.
-        """
+    def look_into_tar(self, finder: Finder, stream: IO[bytes], where: str) -> None:
+        """Search names, links, extended headers and contents of an archive, as it comes."""
         with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
             for member in tar:
                 papers = f"{member.name}\n{member.linkname}\n{member.pax_headers}"
                 self._note(finder, io.BytesIO(papers.encode(errors="replace")), where)
-                wanted = member.isfile() and (longest is None or member.size <= longest)
-                content = tar.extractfile(member) if wanted else None
+                content = tar.extractfile(member) if member.isfile() else None
                 if content:
                     self.look(finder, content, f"{where}!{member.name}")
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
@@ -132,11 +126,18 @@ def in_folder(folder: Path, finder: Finder, *, skip: tuple[str, ...] = ()) -> Se
     return searched
 
 
-def in_image(image: str, finder: Finder, longest: int | None = None) -> Searched:
-    """All layers of an image, its config and its history, as `docker save` gives them.
+def history_of(image: str, finder: Finder) -> Searched:
+    """What an image says of itself, in a second: config, labels, variables, how it was built."""
+    searched = Searched()
+    for asked in ("image inspect", "history --no-trunc"):
+        command = ["docker", *asked.split(), image]
+        done = subprocess.run(command, capture_output=True, check=True)
+        searched.look(finder, io.BytesIO(done.stdout), f"docker {asked}")
+    return searched
 
-    `longest` leaves layers of more bytes out, those of packages.
-    """
+
+def in_image(image: str, finder: Finder) -> Searched:
+    """All layers of an image, its config and its history, as `docker save` gives them."""
     searched = Searched()
     with subprocess.Popen(
         ["docker", "save", image],  # noqa: S607 - docker from PATH, as the verbs take it
@@ -144,7 +145,7 @@ def in_image(image: str, finder: Finder, longest: int | None = None) -> Searched
         stderr=subprocess.DEVNULL,
     ) as engine:
         assert engine.stdout  # noqa: S101 - narrows a type
-        searched.look_into_tar(finder, engine.stdout, image, longest)
+        searched.look_into_tar(finder, engine.stdout, image)
     if engine.returncode or searched.files < 3:  # a manifest, a config and a layer
         raise OSError(f"docker save {image} ended with {engine.returncode}.")
     return searched

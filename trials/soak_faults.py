@@ -41,6 +41,8 @@ class Wrong:
     statuses: tuple[int, ...] = (400,)
     words: str = ""
     """What the sentence must name."""
+    ends: bool = False
+    """The client closes its side after the body."""
 
 
 def _fields(name: str, words: str = "", **fields: Any) -> Wrong:
@@ -59,13 +61,13 @@ WRONG = (
     _fields("no new tokens", max_new_tokens=0),
     _fields("temperature -1", words="temperature", do_sample=True, temperature=-1),
     _fields("temperature NaN", words="NaN", do_sample=True, temperature=float("nan")),
-    _fields("temperature 1e308", words="temperature", do_sample=True, temperature=1e308),
     _fields("temperature 10**400", words="temperature", do_sample=True, temperature=10**400),
     _fields("top_p 0", words="top_p", do_sample=True, top_p=0),
     _fields("top_k 10**18", words="top_k", do_sample=True, top_k=10**18),
     _fields("seed 10**30", words="seed", do_sample=True, seed=10**30),
     _fields("10**5 stop texts", stop=["x"] * 10**5),
-    _fields("a prompt of a million letters", words="context", prompt="日本" * 10**5),
+    _fields("a prompt of 100,000 words", words="tokens", prompt="word " * 10**5),
+    _chat("temperature 1e308", "temperature", temperature=1e308),
     _chat("n 10**6", "n must", n=10**6),
     _chat("n -1", "n must", n=-1),
     _chat("max_tokens as text", "max_tokens", max_tokens="9" * 1000),
@@ -161,7 +163,8 @@ def send(port: int, wrong: Wrong) -> tuple[int, str]:
     with socket.create_connection((HOST, port), timeout=30) as connection:
         try:
             connection.sendall(head.encode() + b"\r\n\r\n" + wrong.body)
-            connection.shutdown(socket.SHUT_WR)
+            if wrong.ends:
+                connection.shutdown(socket.SHUT_WR)
         except OSError:  # refused before all of it was sent; the reply may be there
             pass
         try:

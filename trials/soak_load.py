@@ -3,7 +3,7 @@
     load = Load(port=server.port, asks=asks, seed=1)
     load.alone(30)                      # each request once, on the quiet server
     load.run("load", clients=64, seconds=270)
-    load.run("engine killed", clients=64, seconds=60, at=(15, kill))
+    load.run("engine killed", clients=64, seconds=60, at=Event(after=30, act=kill))
     load.outcomes
 
 One thread, one selector and raw sockets, as the bench's load. Every request has its own number,
@@ -32,7 +32,16 @@ LAST_SECONDS = 150.0
 """Longest that the last answers are waited for; the server itself ends a request after 120."""
 TICK = 0.05
 
-Act = Callable[[], None]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """What is done once to the server under load."""
+
+    after: float
+    """Seconds from the phase's begin."""
+    act: Callable[[], None]
+    recovery: float = 0.0
+    """Longest that the phase goes on after it, until a request from after it is answered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +101,7 @@ class Load:
         self._loop("quiet", iter(range(len(self.asks))), 1, seconds, leave_share=0)
         self.asks = self.asks[: len(self.outcomes) - first]
 
-    def run(
-        self, phase: str, *, clients: int, seconds: float, at: tuple[float, Act] | None = None
-    ) -> None:
+    def run(self, phase: str, *, clients: int, seconds: float, at: Event | None = None) -> None:
         """Ask for so long, do once what `at` says, and wait for the last answers."""
         self._loop(phase, self._any(), clients, seconds, leave_share=LEAVE_SHARE, at=at)
 
@@ -110,11 +117,13 @@ class Load:
         seconds: float,
         *,
         leave_share: float,
-        at: tuple[float, Act] | None = None,
+        at: Event | None = None,
     ) -> None:
         begun = time.monotonic()
         end = begun + seconds
         under_way: set[_Open] = set()
+        done: Event | None = None
+        acted = 0.0
         # who asks next: when, a number that orders them, the connection that it kept
         queue: list[tuple[float, int, socket.socket | None]]
         queue = [(begun, -client, None) for client in range(clients)]
@@ -122,9 +131,14 @@ class Load:
         with selectors.DefaultSelector() as selector:
             while under_way or queue:
                 now = time.monotonic()
-                if at is not None and now >= begun + at[0]:
-                    at[1]()
-                    at = None
+                if at is not None and now >= begun + at.after:
+                    at.act()
+                    done, at = at, None
+                    acted = time.monotonic()
+                if done is not None and self._recovered(acted):
+                    done = None
+                if done is not None and now < acted + done.recovery:
+                    end = max(end, now + 1)
                 while queue and (queue[0][0] <= now or now >= end):
                     _, _, connection = heapq.heappop(queue)
                     pick = next(picks, None) if now < end else None
@@ -154,6 +168,11 @@ class Load:
                         phase, one, Said(state="left" if one.left(now) else "silent", status=0)
                     )
                     heapq.heappush(queue, (now, one.number, None))
+
+    def _recovered(self, since: float) -> bool:
+        """Whether a request that came since then is answered; the newest are looked at first."""
+        recent = itertools.takewhile(lambda one: one.ended > since, reversed(self.outcomes))
+        return any(one.started > since and one.said.state == "answered" for one in recent)
 
     def _start(self, pick: int, connection: socket.socket | None, *, leaves: bool) -> _Open:
         number = next(self._numbers)

@@ -8,6 +8,7 @@ not answer) is a note, and the offline knowledge stands. It changes nothing.
 """
 
 import dataclasses
+import shlex
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def command(advice: Advice, path: str) -> str:
     """The command that shows the plan of the route that is taken."""
     change = next(v.change for v in advice.verdicts if v.route == advice.taken)
     changed = f' SET="{" ".join(change)}"' if change else ""
-    return f"make cloud-plan RECIPE={path}{changed}"
+    return f"make cloud-plan RECIPE={shlex.quote(path)}{changed}"
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:

@@ -27,6 +27,7 @@ CHECK = "The loss is nan, or the result fails its check"
 START = "The server does not start"
 SILENT = "No server answers"
 REQUEST = "The server refuses my request (4xx)"
+KEY = "The server asks for a key (401)"
 FULL = "The server answers 429 or 503"
 TRACK = "The pages of runs do not open"
 LOGIN = "Azure does not know me (401)"
@@ -51,6 +52,7 @@ RULES = (
     (TRACK, r"^scripts/track\.py"),
     (REHEARSAL, r"^scripts/rehears\w+\.py|cloud_smoke\.py"),
     (TRIALS, r"^scripts/(audit|sbom|upgrade)\w*"),
+    (KEY, r"serve/auth\.py|HTTP 401|(takes|asks for) a key|KEY_FILE|no key has been made|KEY must"),
     (PORT, r"port … is in use|port is taken"),
     (LOGIN, r"logged in|az login|sign-in has ended|login gives no token|login that is set"),
     (QUOTA, r"quota|no such machine free|does not offer this machine|has no … \(cloud|cluster … |"

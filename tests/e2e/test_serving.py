@@ -47,11 +47,12 @@ def url(clone: Clone) -> str:
     return f"http://127.0.0.1:{clone.port}"
 
 
-def score(clone: Clone, **body: Any) -> Any:
+def score(clone: Clone, *, key: str = "", **body: Any) -> Any:
     """The answer; one that says to come again is asked for again, as every client does."""
     end = time.monotonic() + 60
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     while True:
-        reply = requests.post(f"{url(clone)}/score", json=body, timeout=60)
+        reply = requests.post(f"{url(clone)}/score", json=body, headers=headers, timeout=60)
         if reply.ok:
             return reply.json()
         assert reply.status_code in (429, 503), reply.text
@@ -124,14 +125,22 @@ def server_pid(clone: Clone) -> int:
     return int(json.loads(state.read_text())["pid"])
 
 
-def test_watch_takes_an_edit_while_it_serves(clone: Clone) -> None:
-    one_token = {"prompt": "x", "max_new_tokens": 1}
+def test_watch_takes_an_edit_while_it_serves_whoever_has_the_key(clone: Clone) -> None:
+    one_token: dict[str, Any] = {"prompt": "x", "max_new_tokens": 1}
     dialect = clone.folder / "serve" / "dialects" / "score.py"
     text = dialect.read_text()
     try:
-        with clone.started("watch"):
+        with clone.started("watch", "KEY=1"):
             time.sleep(2)  # the server before it is replaced
             until(lambda: ready(clone) and "watching" in clone.make("local-logs").stdout, 120)
+            one_token["key"] = clone.make("-s", "local-key").stdout.strip()
+            assert requests.post(f"{url(clone)}/score", json={}, timeout=60).status_code == 401
+            asked = clone.make("ask", f"PROMPT={QUESTION}")
+            assert "キャンベラ" in asked.stdout
+            command = re.search(r"^sed .* \| curl .*$", asked.stderr, re.MULTILINE)
+            assert command
+            assert "キャンベラ" in clone.shell(command.group())
+            assert one_token["key"] not in asked.stderr + clone.make("local-logs").stdout
             dialect.write_text(text.replace('"output": choice.output,', '"output": "edited",'))
             until(lambda: bool(score(clone, **one_token)["output"] == "edited"), TAKEN_SECONDS)
     finally:

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ class Recorded(Compose):
         self, *arguments: str, extra: Any = None, quiet: bool = False, container: str | None = None
     ) -> int:
         self.commands.append(arguments)
+        if more := (extra or {}).get("COMPOSE_FILE", "").partition(":")[2]:
+            text = (ROOT / more).read_text().replace("$$", "$")  # as compose reads it
+            self.mounts = json.loads(text)["services"]["train"]["volumes"]
         return self.code if "build" not in arguments else 0
 
 
@@ -49,13 +53,17 @@ def test_files_of_the_checkout_are_named_as_the_container_sees_them() -> None:
 
 def test_files_elsewhere_are_mounted_read_only_one_by_one(tmp_path: Path) -> None:
     compose = Recorded()
-    rows = tmp_path / "my rows.jsonl"
+    rows = tmp_path / "my rows: $5 日本.jsonl"
     recipe = tmp_path / "mine.yaml"
     compose.train(recipe, [], {"recipe": recipe, "data.train": rows})
     command = compose.commands[-1]
-    assert f"{rows}:/mnt/data.train/my rows.jsonl:ro" in command
-    assert f"{recipe}:/mnt/recipe/mine.yaml:ro" in command
-    assert 'data.train="/mnt/data.train/my rows.jsonl"' in command
+    inside = f"/mnt/data.train/{rows.name}"
+    assert compose.mounts == [
+        {"type": "bind", "source": str(source), "target": target, "read_only": True}
+        for source, target in ((recipe, "/mnt/recipe/mine.yaml"), (rows, inside))
+    ]
+    assert not list(docker.CACHE.glob("mounts-*"))
+    assert f"data.train={json.dumps(inside)}" in command
     assert "/mnt/recipe/mine.yaml" in command
 
 

@@ -59,3 +59,25 @@ def test_the_login_is_in_the_environment_only_while_the_library_reads_it(
     with settings.login_shown():
         pass
     assert os.environ["AZURE_CLIENT_SECRET"] == VALUE
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "401 for s3cret-token: no",
+        "sent {'Authorization': 'Bearer abc.def-gh1'}",
+        'sent {"authorization": "basic bWU6cGFzc3dvcmQ="}',
+    ],
+)
+def test_what_a_server_repeats_of_a_login_is_not_said_again(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "s3cret-token")
+    said = settings.hidden(told)
+    assert not any(word in said for word in ("s3cret", "abc.def", "bWU6"))
+    assert "…" in said
+
+
+def test_sentences_without_secrets_stay_as_they_are() -> None:
+    sentence = "basic auth is off: TOKEN s3 is set, bearer x; see http://127.0.0.1/a"
+    assert settings.hidden(sentence) == sentence

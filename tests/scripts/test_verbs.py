@@ -17,6 +17,7 @@ VERBS = [
     "cloud_cancel",
     *("cloud_download", "cloud_deploy", "cloud_rollback", "cloud_key", "cloud_status"),
     *("cloud_down", "cloud_smoke", "rehearse"),
+    *("upgrade", "sbom", "audit"),
     *("clean", "setup"),
 ]
 
@@ -93,7 +94,7 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
         *("cloud-download", "cloud-deploy", "cloud-rollback", "cloud-key", "cloud-status"),
         *("cloud-down", "cloud-smoke"),
         *("rehearse", "rehearsal-up", "rehearsal-down"),
-        *("test", "check", "lock"),
+        *("test", "check", "lock", "upgrade", "sbom", "audit"),
         *("bench", "bench-train", "bench-data", "bench-serve", "bench-estimate", "bench-gpu"),
         "soak",
         *("help", "setup", "runtime", "cloud-setup", "clean"),
