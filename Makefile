@@ -13,7 +13,7 @@ WORKERS := -n auto --maxprocesses=4 --dist loadfile
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT BIND KEY DEBUG_PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS PACKAGES
+export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS COUNT SEED PACKAGES
 # To the letter: in what stands on make's command line, `$5` of a prompt or a path is no variable of make's.
 $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -125,6 +125,9 @@ bench-gpu: runtime ## gpt-oss-20b's full size with random weights on this GPU: s
 .PHONY: soak
 soak: runtime ## Serve under load, cancellations, kill -9 and SIGTERM; writes outputs/trials/  [MINUTES=10] [CLIENTS=64] [MODEL=folder]
 	@$(RUN) trials.soak
+.PHONY: fuzz
+fuzz: runtime ## Ask the server 10,000 wrong things: no crash, no 5xx, a sentence each  [COUNT=10000] [SEED=7] [MODEL=folder]
+	@$(RUN) trials.fuzz
 .PHONY: secrets
 secrets: runtime cloud-setup ## Plant a mark in every secret, do everything, and search all that is left  [PARTS="local cloud docker"]
 	@$(RUN) trials.secrets $(PARTS)

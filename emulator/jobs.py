@@ -5,6 +5,7 @@ kinds (sweeps, labelling, Spark) are refused with 501. The steps of a pipeline a
 only those who know their names get.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from emulator.http import ARM, WORKSPACE, Refusal, Reply, Request, Route
 from emulator.runner import Runner
 from emulator.store import Resource
 
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+"""Name of what goes in or out; folders here are called so. The contract has that of jobs."""
 MUTABLE = ("description", "displayName", "tags", "properties", "isArchived")
 """What a PUT of a job that is there changes; the rest of it is ignored."""
 
@@ -126,6 +129,9 @@ class Jobs:
     def _accepted(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """The job as the service completes it; Refusal 400 where it cannot run."""
         inputs, outputs = given.get("inputs") or {}, given.get("outputs") or {}
+        for key in (*inputs, *outputs):
+            if not KEY.fullmatch(key):
+                raise Refusal(400, "UserError", f"{key} is no name of an input or output.")
         commands.check(str(given["command"]), inputs, outputs)
         limits = given.get("limits") or {}
         if limits.get("timeout"):

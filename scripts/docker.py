@@ -116,6 +116,7 @@ class Compose:
         if not code and built_from == now:
             say(f"image: {image} (built before)")
             return
+        _refuse_logins(self.environ)
         say(f"image: building {image}; the first time takes minutes")
         if code:
             self._need_disk()
@@ -316,6 +317,17 @@ def mounted(mounts: Sequence[Mapping[str, Any]], files: str) -> Iterator[dict[st
         yield {"COMPOSE_FILE": os.pathsep.join([files, os.path.relpath(more, ROOT)])}
     finally:
         more.unlink()
+
+
+def _refuse_logins(environ: Mapping[str, str]) -> None:
+    """UsageError where a build argument holds a password: docker history would show it for ever."""
+    for name in ("HOMEPORT_TORCH_INDEX", "HOMEPORT_VLLM"):
+        if re.search(r"://[^/\s]*@", environ.get(name, "")):
+            raise UsageError(
+                f"{name} holds a login, which everyone who gets the image could read: name an "
+                "index that asks for none, or a base image that has pip's settings "
+                "(HOMEPORT_BASE_IMAGE, HOMEPORT_TORCH_INDEX=pip)."
+            )
 
 
 def _inside(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Which model folder to serve: the newest finished run of a recipe, or one that the user names."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from scripts.settings import GIGABYTE, OUTPUTS, relative, typed
 from train import recipe as recipes
 from train.recipe import Recipe
 
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 BESIDES_WEIGHTS = 1 * GIGABYTE
 """Memory of Python, torch and a few requests, beyond the weights."""
 
@@ -69,10 +71,11 @@ def from_folder(folder: Path) -> Servable:
             "tokenizer and safetensors."
         )
     try:
-        name = json.loads((folder / "homeport.json").read_text())["name"]
-    except (OSError, ValueError, KeyError):
-        name = folder.name
-    return Servable(str(name), folder.resolve())
+        name = str(json.loads((folder / "homeport.json").read_text())["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        name = ""
+    # a folder that somebody else made may call itself ../../x, and the mount is named after it
+    return Servable(name if NAME.fullmatch(name) else folder.resolve().name, folder.resolve())
 
 
 def need_memory(folder: Path) -> None:

@@ -5,7 +5,9 @@ them: always 0.0.0.0. So the address is set when gunicorn is about to make its s
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from typing import Any
 
 from serve import startup
@@ -29,6 +31,8 @@ def on_starting(server: Any) -> None:
     for index, argument in enumerate(sys.argv[:-1]):
         if argument == "-b":
             sys.argv[index + 1] = settings.bind
+    if not settings.engine_cache:  # here and not in a worker, so that it outlives one
+        os.environ["SERVE_ENGINE_CACHE"] = tempfile.mkdtemp(prefix="homeport-engine-")
     startup.listen()
 
 
@@ -40,4 +44,6 @@ def post_worker_init(worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
+    if not settings.engine_cache:
+        shutil.rmtree(os.environ.get("SERVE_ENGINE_CACHE", ""), ignore_errors=True)
     startup.last_words()

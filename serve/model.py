@@ -20,6 +20,7 @@ from serve.errors import StartupError
 
 HOMEPORT = "homeport.json"
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MAX_DEPTH = 6
 RESERVED = {"conversation", "messages", "tools", "tokenize", "add_generation_prompt", "return_dict"}
 
@@ -118,6 +119,7 @@ def _on_its_base(adapter: Path) -> Model:
             f"to the base and SERVE_ADAPTERS=name={adapter}, or serve the merged folder, which "
             "`python -m train` makes beside it as merged/."
         )
+    _need_safetensors(adapter)
     model = describe(base)
     defaults = _defaults(adapter / HOMEPORT)
     name = defaults.name or _folder_name(adapter)
@@ -142,8 +144,18 @@ def _named_adapters(setting: str, top: Path) -> dict[str, Path]:
             raise StartupError(
                 f"SERVE_ADAPTERS={entry}: write name=folder, of a folder with {ADAPTER}."
             )
+        _need_safetensors(path)
         found[name] = path
     return found
+
+
+def _need_safetensors(adapter: Path) -> None:
+    """StartupError where an adapter has other weights, which may hold code, or none."""
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise StartupError(
+            f"{adapter} has no {ADAPTER_WEIGHTS}; only safetensors are loaded, since other "
+            "formats can run code."
+        )
 
 
 def _below(top: Path, variable: str) -> Path:
@@ -177,6 +189,8 @@ def _below(top: Path, variable: str) -> Path:
             f"{variable}={top} holds {len(adapters)} adapters and no model; set SERVE_MODEL to "
             f"their base and SERVE_ADAPTERS to name=folder of each: {listed}"
         )
+    if (top / "config.json").is_file():
+        _json_object(top / "config.json")  # says so, where it is one that was cut short
     seen = ", ".join(sorted(path.name for path in top.iterdir())[:8]) or "nothing"
     raise StartupError(
         f"no model below {variable}={top}: no config.json with a model_type, only {seen}."

@@ -92,6 +92,7 @@ class App:
         record = requestlog.begin(rule)
         try:
             body = _read(request)
+            _need_plain(request)
         except RequestError as error:
             kind: ErrorKind = "too_large" if error.status == 413 else "invalid"
             self._service.end(record, error.status, kind)
@@ -165,6 +166,13 @@ def _read(request: Any) -> bytes:
         if timed:
             connection.settimeout(before)
             connection.read_by = None
+
+
+def _need_plain(request: Any) -> None:
+    """RequestError 415 for a compressed body, which a few bytes could make a huge one."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        raise RequestError(415, "the request body has a Content-Encoding; send it as plain JSON.")
 
 
 def _discard(stream: Any) -> None:

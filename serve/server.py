@@ -32,7 +32,7 @@ def add_routes() -> None:
 
     blueprint = routes.main_blueprint
     blueprint.before_request(_probe_while_loading)
-    blueprint.after_request(_in_our_form)
+    blueprint.after_app_request(_in_our_form)  # also where no rule was found
     blueprint.add_url_rule(
         "/<path:path>",
         "homeport",
@@ -86,7 +86,7 @@ def _in_our_form(response: Any) -> Any:
     """Refusals of the inference server itself: a strange method, a header that is too long."""
     said = response.get_json(silent=True) if response.status_code >= 400 else None
     if isinstance(said, dict) and list(said) == ["message"]:
-        error = RequestError(response.status_code, str(said["message"]))
+        error = RequestError(response.status_code, str(said["message"]).rstrip(".") + ".")
         response.set_data(json.dumps(error.body()).encode() + b"\n")
     return response
 

@@ -27,11 +27,17 @@ def _shards(root: Path) -> list[Path]:
         return [root / SINGLE]
     if (root / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            found = json.loads((root / INDEX).read_text())["weight_map"].values()
+            names = sorted({str(name) for name in found})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StartupError(
                 f"{root / INDEX} is not a safetensors index; copy it again."
             ) from error
+        for name in names:
+            if Path(name).name != name:
+                raise StartupError(
+                    f"{root / INDEX} names {name}, which is no file beside it; copy it again."
+                )
         absent = [name for name in names if not (root / name).is_file()]
         if absent:
             count = f"{len(absent)} of the {len(names)} weight files that its index names"
@@ -40,8 +46,8 @@ def _shards(root: Path) -> list[Path]:
     others = sorted(
         p.name for p in root.iterdir() if p.suffix in (".bin", ".pt", ".safetensors", ".gguf")
     )
-    found = f"only {', '.join(others[:3])}" if others else "no weights"
-    raise StartupError(f"{root} has a config.json but {found}; it needs {SINGLE} or {INDEX}.")
+    what = f"only {', '.join(others[:3])}" if others else "no weights"
+    raise StartupError(f"{root} has a config.json but {what}; it needs {SINGLE} or {INDEX}.")
 
 
 def _shard_parameters(path: Path) -> int:

@@ -125,7 +125,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc] # shipped without type
             super().handle_error(req, client, addr, exc)
             return
         status, reason = STATUS.get(type(exc), (400, "Bad Request"))
-        said = " ".join(str(exc).split())[:200]
+        said = str(exc).partition(":")[0]  # after it comes what was sent, which may hold a key
         self.log.info("refused what is not HTTP as this server reads it: %s", said)
         sentence = f"the request is not HTTP as this server reads it: {said.rstrip('.')}."
         _answer(client, RequestError(status, sentence), reason)

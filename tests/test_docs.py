@@ -67,7 +67,7 @@ def test_of_a_sentence_the_literal_parts_are_kept(source: str, text: str) -> Non
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("PORT is …: use a number from 1024 to 65535.", "2"),
+        ("RUNTIME is …: use auto, docker or host.", "2"),
         ("no server answers on port …; next: make local-serve", "3"),
         ("the request body is over", "HTTP 413"),
         ("… must be true or false.", "HTTP 400"),

@@ -49,6 +49,11 @@ def merge_earlier(model: Any, adapter: str) -> Any:
             f"model.adapter: {adapter} has no adapter_config.json; give the adapter/ folder of a "
             "finished run, such as outputs/tiny-ja/latest/adapter."
         )
+    if not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise InputError(
+            f"model.adapter: {adapter} has no adapter_model.safetensors; only safetensors are "
+            "loaded, since other formats can run code."
+        )
     try:
         return PeftModel.from_pretrained(model, adapter).merge_and_unload()
     except (RuntimeError, ValueError, KeyError) as error:

@@ -15,8 +15,8 @@ from train import handed
 from train.errors import InputError, TrainError, reason
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-OTHER_FORMATS = ["original/*", "metal/*"]
-"""Second copies of the weights that some repositories carry."""
+NEVER = ["original/*", "metal/*", "/*", "../*", "*/../*"]
+"""Second copies of the weights that some repositories carry, and names outside of the folder."""
 
 
 def download(model: str, parent: Path, revision: str | None = None) -> Path:
@@ -30,7 +30,7 @@ def download(model: str, parent: Path, revision: str | None = None) -> Path:
             revision=revision,
             local_dir=folder,
             allow_patterns=FILES,
-            ignore_patterns=OTHER_FORMATS,
+            ignore_patterns=NEVER,
         )
     except Exception as error:  # network, rights and naming errors of the hub share no base class
         raise InputError(

@@ -97,6 +97,7 @@ def verify(
         dtype=getattr(torch, base.publish),
         attn_implementation=base.attention,
         use_safetensors=True,
+        trust_remote_code=False,
         output_loading_info=True,
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -91,8 +91,13 @@ def load_settings(config: ModelConfig, path: str) -> Any:
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise InputError(f"model.base: {path} has no config.json, so it is not a model folder.")
     try:
-        return AutoConfig.from_pretrained(path, revision=config.revision)
+        return AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "custom code" in str(error) or "trust_remote_code" in str(error):
+            raise InputError(
+                f"model.base: {config.base} asks to run Python code of its own (auto_map in its "
+                "config.json), which is never done; take a model that transformers knows."
+            ) from None
         raise InputError(
             f"model.base: {config.base} could not be loaded ({reason(error)}); give a folder with "
             "config.json, or a hub id that this machine can reach (set HF_TOKEN if it is gated)."
@@ -122,7 +127,9 @@ def load_tokenizer(base: Base) -> Any:
     """The base's tokenizer, with our own template where we have one for the model's type."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base.path, revision=base.revision)
+    tokenizer = AutoTokenizer.from_pretrained(
+        base.path, revision=base.revision, trust_remote_code=False
+    )
     if template := for_model(base.model_type, tokenizer):
         tokenizer.chat_template = template
     if not tokenizer.chat_template:
@@ -160,6 +167,7 @@ def load_model(base: Base, *, weights: Path | None = None, four_bit: bool = Fals
         dtype=getattr(torch, base.dtype),
         attn_implementation=base.attention,
         use_safetensors=True,
+        trust_remote_code=False,
         **options,
     )
     if four_bit:

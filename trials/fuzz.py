@@ -38,18 +38,21 @@ from trials.table import OUTPUTS, finish, row
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(".cache")
-FAILURES = OUTPUTS / "fuzz-failures"
-SETTINGS = {"SERVE_CONTEXT": "192", "SERVE_REQUEST_SECONDS": "20", "SERVE_ENGINE": "transformers"}
-"""So that a body that is right after all costs little; transformers starts the fastest."""
+SETTINGS = {
+    "SERVE_CONTEXT": "96",  # so that a body that is right after all costs little
+    "SERVE_REQUEST_SECONDS": "20",
+    "SERVE_ENGINE_CACHE": str((CACHE / "engine").absolute()),
+}
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,our_error"
 )
 """Not those that hold acceptance against the schema: what follows from several fields together, and
 what does not fit into the context, is refused though each field is as described."""
-DESCRIBED_SHARE = 0.5
-OVERHEAD = 3.0
-"""Requests of schemathesis for each that --max-examples counts: it asks its own edge cases too."""
+COVERED = 8000
+"""From this many on, schemathesis also asks each edge of each field: some 5,000 requests."""
+EXAMPLES_SHARE = 0.1
+"""Of all requests: what it draws at random."""
 GOOD = {"messages": [{"role": "user", "content": "Hello!"}], "max_new_tokens": 16}
 MOST_SECONDS = 600.0
 USAGE_ERROR = 2
@@ -59,11 +62,12 @@ USAGE_ERROR = 2
 class Seen:
     """What was asked and answered."""
 
+    folder: Path
+    """Of the requests that failed."""
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By operation or generator, and status."""
     failures: list[str] = field(default_factory=list)
     """What was wrong, in words."""
-    results: list[Result] = field(default_factory=list)
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
@@ -89,22 +93,24 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         print(f"error: trials/fuzz.txt cannot be installed: {error}", file=sys.stderr)
         return 3
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
-    return finish("fuzz", fuzz(model, asked.count, asked.seed, python))
+    return finish("fuzz", fuzz(model, asked.count, asked.seed, python, OUTPUTS))
 
 
-def fuzz(model: Path, count: int, seed: int, python: Path) -> list[Result]:
-    """All of it; the rows of the table."""
-    shutil.rmtree(FAILURES, ignore_errors=True)
-    FAILURES.mkdir(parents=True)
-    seen = Seen()
-    with started(model, OUTPUTS / "fuzz", SETTINGS) as server:
+def fuzz(
+    model: Path, count: int, seed: int, python: Path, folder: Path, *, engine: str = "auto"
+) -> list[Result]:
+    """All of it; the rows of the table. The log and the failures go below `folder`."""
+    seen = Seen(folder=folder / "fuzz-failures")
+    shutil.rmtree(seen.folder, ignore_errors=True)
+    seen.folder.mkdir(parents=True)
+    with started(model, folder / "fuzz", {**SETTINGS, "SERVE_ENGINE": engine}) as server:
         with urllib.request.urlopen(f"{server.url}/swagger.json?version=3", timeout=30) as page:  # noqa: S310 - ours
             description = json.loads(page.read())
         before = (_good(server), server.worker(), server.engine())
         say(f"serving {model} at {server.url}; its log: {server.watched.log}")
         began = time.monotonic()
         say("schemathesis asks by the description")
-        _described(server, description, int(count * DESCRIBED_SHARE), seed, python, seen)
+        _described(server, description, count, seed, python, seen)
         say(f"{seen.answers.total()} requests, {len(seen.failures)} failures")
         _own(server, description, count - seen.answers.total(), seed, seen)
         seconds = time.monotonic() - began
@@ -116,26 +122,27 @@ def fuzz(model: Path, count: int, seed: int, python: Path) -> list[Result]:
 def _described(
     server: Server, description: Any, count: int, seed: int, python: Path, seen: Seen
 ) -> None:
-    """The schemathesis command; its report stands in FAILURES where it finds something."""
-    answers = (FAILURES / "answers.tsv").absolute()
+    """The schemathesis command; its report stands beside the failures where it finds something."""
+    answers = (seen.folder / "answers.tsv").absolute()
     answers.touch()
-    examples = max(1, round(count / OVERHEAD / len(description["paths"])))
+    examples = max(1, round(count * EXAMPLES_SHARE / len(description["paths"])))
+    phases = "examples,coverage,fuzzing" if count >= COVERED else "examples,fuzzing"
     command = [str(python.with_name("schemathesis")), "run", "--url", server.url]
     command += [f"{server.url}/swagger.json?version=3", "--checks", CHECKS, "--mode", "all"]
-    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
+    command += ["--phases", phases, "--max-examples", str(examples)]
     command += ["--seed", str(seed), "--generation-database", "none", "--request-timeout", "30"]
     command += ["--no-color", "--continue-on-failure", "--workers", "2"]
     hooks = {"SCHEMATHESIS_HOOKS": str(HERE / "fuzz_described.py"), "FUZZ_SEEN": str(answers)}
     # in a folder of its own, where it finds no settings and leaves its files
     done = subprocess.run(
-        command, env={**os.environ, **hooks}, cwd=FAILURES, capture_output=True, text=True
+        command, env={**os.environ, **hooks}, cwd=seen.folder, capture_output=True, text=True
     )
     for line in answers.read_text(encoding="utf-8").splitlines():
         operation, status = line.split("\t")
         seen.answers[operation, int(status)] += 1
     answers.unlink()
     if done.returncode:
-        report = FAILURES / "schemathesis.txt"
+        report = seen.folder / "schemathesis.txt"
         report.write_text(done.stdout + done.stderr, encoding="utf-8")
         seen.failures.append(f"schemathesis ended with {done.returncode}: {report}")
 
@@ -202,10 +209,10 @@ def _keep(server: Server, attempt: Attempt, wrong: str, seen: Seen) -> None:
     """The request as a file, and the command that repeats it."""
     seen.failures.append(f"{attempt.kind}: {wrong}")
     name = f"{len(seen.failures):02}-{attempt.kind.replace(' ', '-')}"
-    file = FAILURES / f"{name}.{'raw' if attempt.raw is not None else 'body'}"
+    file = seen.folder / f"{name}.{'raw' if attempt.raw is not None else 'body'}"
     file.write_bytes(attempt.raw if attempt.raw is not None else attempt.body or b"")
     text = f"# {wrong}\n{curl(attempt, server.port, file)}\n"
-    (FAILURES / f"{name}.sh").write_text(text, encoding="utf-8")
+    (seen.folder / f"{name}.sh").write_text(text, encoding="utf-8")
 
 
 def _judged(
@@ -228,7 +235,7 @@ def _judged(
     wrong = len(seen.failures)
     for sentence in seen.failures:
         say(f"failure: {sentence}")
-    rows.append(row(f"failures, in {FAILURES}", wrong, "kinds", "0", met=wrong == 0))
+    rows.append(row(f"failures, in {seen.folder}", wrong, "kinds", "0", met=wrong == 0))
     traces = log.count("Traceback (most recent call last)")
     rows.append(row("tracebacks in the server's log", traces, "", "0", met=traces == 0))
     names = ("a right request is answered as before", "the same worker", "the same engine")

@@ -12,7 +12,7 @@ import schemathesis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trials.fuzz_send import in_our_form  # noqa: E402 - as above
+from trials.fuzz_send import in_our_form
 
 SEEN = Path(os.environ["FUZZ_SEEN"])
 

@@ -7,7 +7,7 @@ headers, paths, queries, and HTTP itself. It sends nothing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -138,7 +138,7 @@ def _changed(
         path = draw(st.sampled_from(sorted(asked)))
         body: Any = _short(deepcopy(draw(st.sampled_from(list(asked[path])))))
         for _ in range(draw(st.integers(1, 3))):
-            *way, last = (None, *draw(st.sampled_from(_places(body))))
+            *way, last = (None, *draw(st.sampled_from([(), *_places(body)])))
             holder: Any = {None: body}
             for key in way:
                 holder = holder[key]
@@ -171,30 +171,26 @@ def _broken(asked: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[Attempt]:
         text = json.dumps(_short(draw(st.sampled_from(list(asked[path])))))
         whole = text.encode()
         at = draw(st.integers(0, len(whole)))
-        count = draw(st.integers(1, 4000))
-        body = draw(
-            st.sampled_from(
-                (
-                    whole[:at],
-                    whole[at:],
-                    whole[:at] + draw(BYTES) + whole[at:],
-                    whole[:at] + whole[at + 1 :],
-                    whole + draw(BYTES),
-                    whole * 2,
-                    whole.replace(b"{", b'{"messages": 1, "messages": 2, ', 1),
-                    whole.replace(b"2", b"9" * count),
-                    whole.replace(b"2", b"NaN"),
-                    whole.replace(b"Hello", b"\\ud800" + draw(BYTES)),
-                    b"[" * count + whole + b"]" * draw(st.integers(0, count)),
-                    b'{"a":' * count,
-                    json.dumps(text).encode(),
-                    text.encode("utf-16"),
-                    b"\xef\xbb\xbf" + whole,
-                    b"\x1f\x8b" + whole,
-                    b" " * (1 << 20) + whole,
-                )
-            )
+        acts: tuple[Callable[[], bytes], ...] = (
+            lambda: whole[:at],
+            lambda: whole[at:],
+            lambda: whole[:at] + draw(BYTES) + whole[at:],
+            lambda: whole[:at] + whole[at + 1 :],
+            lambda: whole + draw(BYTES),
+            lambda: whole[:at] + whole + whole[at:],
+            lambda: whole.replace(b"{", b'{"messages": 1, "messages": 2, ', 1),
+            lambda: whole.replace(b"2", b"9" * draw(st.integers(1, 5000))),
+            lambda: whole.replace(
+                b"2", draw(st.sampled_from((b"NaN", b"-Infinity", b"0x2", b"+2")))
+            ),
+            lambda: whole.replace(b"Hello", b"\\ud800" + draw(BYTES)),
+            lambda: b"[" * draw(st.integers(1, 4000)) + whole,
+            lambda: b'{"a":' * draw(st.integers(1, 4000)),
+            lambda: json.dumps(text).encode(),
+            lambda: text.encode(draw(st.sampled_from(("utf-16", "utf-32", "utf-7", "utf-8-sig")))),
+            lambda: b" " * draw(st.integers((1 << 20) - 100, 1 << 20)) + whole,
         )
+        body = draw(st.sampled_from(acts))()
         return Attempt(kind="broken JSON", target=path, body=body)
 
     return made()

@@ -16,6 +16,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -242,6 +243,8 @@ def local(work: Workplace, runtime: str = "host") -> None:
         work.make("ask", PROMPT=prompt, PORT="1", fails=True)
         for number, (path, headers, body) in enumerate(wrong_requests(work, prompt)):
             work.kept(f"answer-{number}", ask(work.port, path, headers, body))
+        if runtime == "host":
+            crash(work, prompt)
         work.kept("log", work.make("local-logs", PORT=port))
     finally:
         work.make("local-stop", **where)
@@ -270,6 +273,27 @@ def wrong_requests(work: Workplace, prompt: str) -> Iterator[tuple[str, dict[str
     yield "/v1/chat/completions", sent, prompt.encode("utf-16")
     yield f"/v1/models/{own}?api-key={own}", {}, b""
     yield "/nowhere", {**sent, "Cookie": f"session={own}", "Referer": f"http://x/?k={own}"}, b"{"
+
+
+def crash(work: Workplace, prompt: str) -> None:
+    """Let the engine die of a fault with a prompt in it, and its request be told so."""
+    body = {"prompt": prompt, "max_new_tokens": 400}
+    key = {"Authorization": f"Bearer {work.values[SERVE_KEY]}"}
+    answers: list[str] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(ask(work.port, "/score", key, json.dumps(body).encode()))
+    )
+    asking.start()
+    time.sleep(0.3)
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if (
+                b"serve.engine.process" in (process / "cmdline").read_bytes()
+                and str(work.folder).encode() in (process / "environ").read_bytes()
+            ):
+                os.kill(int(process.name), signal.SIGSEGV)
+    asking.join()
+    work.kept("answer-crash", answers[0])
 
 
 def ask(port: int, path: str, headers: dict[str, str], body: bytes) -> str:

@@ -245,11 +245,16 @@ STARTS = (
     ),
     Start(
         name="a dtype that the engine cannot",
-        words="float16",
-        environ={"SERVE_DTYPE": "float16", "SERVE_DEVICE": "cpu"},
+        words="has no float16",
+        environ={"SERVE_DTYPE": "float16", "SERVE_ENGINE": "openvino", "SERVE_DEVICE": "cpu"},
     ),
     Start(name="disk full: the log", words="", code=None, most_bytes=2048),
-    Start(name="disk full: the engine's cache", words="", code=None, most_bytes=64 * 1024),
+    Start(
+        name="disk full: the engine's cache",
+        words="cannot hold the conversion",
+        code=None,
+        most_bytes=64 * 1024,
+    ),
 )
 LIMITED = (
     "import os, resource, sys; most = int(sys.argv[1]);"

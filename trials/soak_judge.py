@@ -50,7 +50,7 @@ class Fault:
 class Seen:
     """All of it, as it was."""
 
-    asks: Sequence[Ask]
+    asks: Sequence[Ask] = ()
     outcomes: list[Outcome] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     memory: list[tuple[float, int, int]] = field(default_factory=list)

@@ -21,12 +21,15 @@ CODES = {
 }
 MAKE = {
     "ALL": "cloud-logs: all files of the log; cloud-down: also what Homeport did not make",
+    "BIND": "address at which the server listens; beyond 127.0.0.1 it asks for a key",
     "CLIENTS": "how many clients ask at once",
     "COMPUTE": "cloud-down: the cluster to delete",
     "ENDPOINT": "an endpoint's name, instead of the recipe's",
+    "KEY": "the server answers only whoever sends its key",
     "MINUTES": "how long it lasts",
     "MODEL": "a model folder or a hub id; of cloud-deploy, name:version of a registered model",
     "RECIPE": "the recipe's path",
+    "PACKAGES": "upgrade: these alone, with spaces between them",
     "PORT": "of the local server",
     "TRACK_PORT": "of MLflow's pages",
     "RUNTIME": "auto, docker or host",
@@ -37,6 +40,7 @@ OTHERS = {
     # a shell's, where .env comes too late
     "HOMEPORT_VENV": "folder of the virtual environment; `.venv`. Read by make, so set it in the "
     "shell, not in `.env`",
+    "NO_COLOR": "any value: no colour (https://no-color.org)",
     "HF_HOME": "where the hub's downloads lie; `.cache/huggingface`",
     # who logs in where nobody is there to; read by azure-identity
     "AZURE_TENANT_ID": "with the two below: the service principal that logs in instead of `az`",
@@ -47,7 +51,7 @@ OTHERS = {
 THEIRS = re.compile(
     r"AZUREML_\w+|AML_APP_ROOT|DEFAULT_IDENTITY_CLIENT_ID|MLFLOW_(RUN_ID|EXPERIMENT_\w+)"
     r"|(LOCAL_)?WORLD_SIZE|((LOCAL|GROUP|NODE)_)?RANK|MASTER_(ADDR|PORT)"
-    r"|PATH|PYTHONPATH|COMPOSE_FILE|NO_PROXY|TOKENIZERS_PARALLELISM|\w+_CACHE_(DIR|ROOT)"
+    r"|PATH|PYTHONPATH|TERM|COMPOSE_FILE|NO_PROXY|TOKENIZERS_PARALLELISM|\w+_CACHE_(DIR|ROOT)"
 )
 """Set by Azure ML, its inference server or torchrun, or belonging to a library or the shell."""
 OURS = {
@@ -85,22 +89,25 @@ def targets() -> str:
 
 def make_variables() -> str:
     """Every variable that make hands on, with its meaning and the targets that read it."""
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    exported = re.findall(r"^export (.+)$", makefile, re.MULTILINE)
-    names = sorted({word for line in exported for word in line.split()} - {"HOMEPORT_VENV"})
+    names = sorted(handed_on() - {"HOMEPORT_VENV"})
     meanings = {**_read_by_verbs(), **MAKE}
     return table(("Variable", "Meaning"), [(f"`{name}`", meanings.get(name, "")) for name in names])
 
 
 def unexplained() -> dict[str, str]:
     """Those of `used` that no list explains."""
-    exported = re.findall(r"^export (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    known = {*examples(), *server_settings(), *OTHERS, *OURS, *" ".join(exported).split()}
+    known = {*examples(), *server_settings(), *OTHERS, *OURS, *handed_on()}
     return {
         name: file
         for name, file in used().items()
         if name not in known and not THEIRS.fullmatch(name)
     }
+
+
+def handed_on() -> set[str]:
+    """The variables that make hands to the verbs."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(" ".join(re.findall(r"^export ([A-Z_ ]+)$", makefile, re.MULTILINE)).split())
 
 
 def _takes(target: str) -> Iterator[str]:

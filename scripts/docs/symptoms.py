@@ -44,14 +44,14 @@ COST = "A price or a yes is missing"
 FOREIGN = "It was not made by Homeport"
 AZURE = "Azure fails, or cannot be reached"
 REHEARSAL = "The rehearsal fails"
-TRIALS = "A trial or the audit misses its target"
+TRIALS = "A trial misses its target, or packages cannot be moved"
 
 RULES = (
     (COST, r"YES=1|not confirmed|prices\.py|limits\.timeout|cloud\.max_hours is"),
     (FOREIGN, r"not made by Homeport|did not make"),
     (TRACK, r"^scripts/track\.py"),
     (REHEARSAL, r"^scripts/rehears\w+\.py|cloud_smoke\.py"),
-    (TRIALS, r"^scripts/(audit|sbom|upgrade)\w*"),
+    (TRIALS, r"^scripts/(audit|sbom|upgrade|supply)|^trials/"),
     (KEY, r"serve/auth\.py|HTTP 401|(takes|asks for) a key|KEY_FILE|no key has been made|KEY must"),
     (PORT, r"port … is in use|port is taken"),
     (LOGIN, r"logged in|az login|sign-in has ended|login gives no token|login that is set"),
@@ -65,14 +65,14 @@ RULES = (
     (PUSH, r"azure/(images?|image_build|saved_image|registry)\.py|container registry|PUSH|"
      r"the registry does not hold|could not pull|tried to build|by digest|requirements \(95|"
      r"lacks the inference server"),
-    (IMAGE, r"checks/(images|buildx)\.py|docker\.py.*could not be built|images/Dockerfile"),
+    (IMAGE, r"checks/(images|buildx)\.py|docker\.py.*(could not be built|holds a login)|images/Dockerfile"),
     (DOCKER, r"Docker engine|docker engine|checks/(engine|compose)|RUNTIME=docker, but"),
     (DISK, r"disk( of …)? is full|free some|images need|GB free|free space|checks/disk|"
      r"cannot hold the"),
     (MEMORY, r"memory|does not fit into …|fit into … \(|keys and values|KV cache|"
      r"checks/memory|room for … tokens"),
     (GPU, r"NVIDIA|\bGPUs?\b|checks/(gpu|remote_gpu)|SERVE_DEVICE|driver"),
-    (PYTHON, r"Python …|-m venv|pip could not|package peft|checks/python"),
+    (PYTHON, r"Python …|scripts/environments|-m venv|pip could not|package peft|checks/python"),
     (FILES, r"checks/(ownership|line_endings)|could not look|git checkout|written to:|"
      r"^scripts/(?!azure).*permission"),
     (STOPPED, r"Interrupted|training did not finish|training ended, but|told to stop|signal after|"

@@ -12,6 +12,7 @@ that would get wrong is refused. Other weights keep their precision; nothing is 
 """
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -97,7 +98,14 @@ def convert(root: Path, dtype: str, context: int, target: Path) -> None:
             f"OpenVINO understood the attention of this model as {windows} instead of {expected}; "
             f"{REMEDY}."
         )
-    ov.save_model(converted, target / "openvino_model.xml", compress_to_fp16=False)
+    try:
+        ov.save_model(converted, target / "openvino_model.xml", compress_to_fp16=False)
+    except RuntimeError as error:  # an iostream's, which says no more
+        free = shutil.disk_usage(target).free // 2**20
+        raise StartupError(
+            f"{target.parent} cannot hold the conversion, with {free:,} MiB free; make room there, "
+            "or set SERVE_ENGINE_CACHE to another folder."
+        ) from error
     states = [node.get_output_partial_shape(0) for node in _nodes(converted, "ReadValue")]
     facts = {
         "longest_context": limit,

@@ -43,7 +43,7 @@ class Clone:
         done = subprocess.run(
             self._command(*words),
             cwd=self.folder,
-            env={**self._shell(), **(environ or {})},
+            env={**self.environ(), **(environ or {})},
             capture_output=True,
             text=True,
             timeout=minutes * MINUTE,
@@ -59,7 +59,7 @@ class Clone:
         make = subprocess.Popen(
             self._command(*words),
             cwd=self.folder,
-            env=self._shell(),
+            env=self.environ(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ class Clone:
     def _command(self, *words: str) -> list[str]:
         return ["make", *words, f"RUNTIME={self.runtime}", f"PORT={self.port}"]
 
-    def _shell(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
         """A user's shell is not under `make test`, whose flags would reach the make below it."""
         outer = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         return {**outer, "HOMEPORT_VENV": sys.prefix}

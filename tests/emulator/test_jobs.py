@@ -79,6 +79,23 @@ def test_what_cannot_run_is_refused_before_it_costs(
     azure.ask("GET", "jobs/bad", expect=404)
 
 
+@pytest.mark.parametrize("name", ["%2e%2e", ".hidden", "a.b"])
+def test_a_job_whose_name_is_a_path_is_refused(azure: Client, name: str) -> None:
+    answer = azure.job(name, "true", expect=400)
+    assert "Request is invalid" in answer["error"]["message"]
+    azure.meant = "name"
+
+
+@pytest.mark.parametrize("key", ["../../evil", "..", "/etc", "a/b"])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_an_input_or_output_whose_name_is_a_path_is_refused(
+    azure: Client, side: str, key: str
+) -> None:
+    spec = {"jobInputType": "literal", "value": "x"} if side == "inputs" else OUT["out"]
+    answer = azure.job("sly", "true", expect=400, **{side: {key: spec}})
+    assert "no name of an input or output" in answer["error"]["message"]
+
+
 def test_an_output_version_is_refused_in_the_words_of_the_service(azure: Client) -> None:
     outputs = {"out": {"jobOutputType": "uri_folder", "assetVersion": "1"}}
 

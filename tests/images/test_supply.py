@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import supply
+from scripts import docker, supply
+from scripts.errors import UsageError
+from scripts.runtime import Choice
 from tests.tree import ROOT, files
 
 LOCKS = supply.locks()
@@ -87,3 +89,11 @@ def test_every_package_of_azurite_is_pinned_with_its_integrity() -> None:
     for name, package in packages.items():
         kind, _, digest = package["integrity"].partition("-")
         assert (kind, len(b64decode(digest))) in (("sha512", 64), ("sha256", 32)), name
+
+
+def test_a_login_never_gets_into_the_history_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "probe", lambda command: (1, "no such image"))
+    index = {"HOMEPORT_TORCH_INDEX": "https://me:secret@example.org/simple"}
+    with pytest.raises(UsageError, match="HOMEPORT_TORCH_INDEX holds a login") as caught:
+        docker.Compose(index, Choice("cpu", "asked for")).build("train")
+    assert "secret" not in str(caught.value)

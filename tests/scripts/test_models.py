@@ -89,3 +89,12 @@ def test_weights_that_do_not_fit_into_memory_are_refused_with_both_figures(
         models.need_memory(folder)
     monkeypatch.setattr(models, "free_memory", lambda: None)  # macOS does not say
     models.need_memory(folder)
+
+
+@pytest.mark.parametrize("name", ["../../../home/me", "/etc", "..", "a/b", "", 5, None])
+def test_a_folder_cannot_name_itself_into_another_place(tmp_path: Path, name: object) -> None:
+    folder = model_folder(tmp_path / "x")
+    (folder / "homeport.json").write_text(json.dumps({"name": name}))
+    assert models.from_folder(folder).name == (
+        "5" if name == 5 else "None" if name is None else "x"
+    )

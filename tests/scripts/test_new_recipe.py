@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scripts.errors import UsageError
 from scripts.new_recipe import text
+from tests.drawn import QUICK, YAML
 from tests.tree import ROOT
 from train.recipe import load
 
@@ -74,3 +78,15 @@ def test_rows_that_fail_the_check_write_nothing_and_good_ones_a_recipe(tmp_path:
         assert load(path, environ={}).data.train == str(rows)
     finally:
         path.unlink(missing_ok=True)
+
+
+@QUICK
+@given(st.text(max_size=12) | st.just("mine"), YAML, YAML)
+def test_whatever_is_named_comes_back_out_of_the_recipe(name: str, data: str, model: str) -> None:
+    try:
+        written = text(name, data, model)
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    values = yaml.safe_load(written)
+    assert (values["name"], values["data"]["train"], values["model"]["base"]) == (name, data, model)

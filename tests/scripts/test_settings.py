@@ -4,10 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scripts import settings
+from scripts.errors import UsageError
+from tests.drawn import QUICK, YAML
 
 SECRETS = (
     "HF_TOKEN",
@@ -81,3 +86,22 @@ def test_what_a_server_repeats_of_a_login_is_not_said_again(
 def test_sentences_without_secrets_stay_as_they_are() -> None:
     sentence = "basic auth is off: TOKEN s3 is set, bearer x; see http://127.0.0.1/a"
     assert settings.hidden(sentence) == sentence
+
+
+LINE = st.tuples(
+    st.sampled_from(("PORT=", "export A=", "B", "C='", 'D="', "#", "E=${D}", "")), YAML
+)
+LINES = st.lists(LINE.map("".join), max_size=5).map("\n".join)
+
+
+@QUICK
+@given(LINES.map(lambda text: text.encode("utf-8", "replace")) | st.binary(max_size=40))
+def test_any_env_file_is_read_or_refused_by_one_sentence(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    try:
+        assert all(settings.environment().values())
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1

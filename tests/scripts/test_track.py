@@ -127,19 +127,6 @@ def test_a_server_that_ends_at_once_leaves_its_last_words(
 
 
 @pytest.mark.slow
-def test_a_changed_lock_is_installed_anew_and_a_failure_is_not_taken_for_done(
-    installed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(track, "ROOT", installed)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    track.LOCK.write_text("no-such-package==1 --hash=sha256:" + "0" * 64 + "\n")
-    with pytest.raises(MachineError, match="MLflow could not be installed"):
-        track.ensure_mlflow()
-    assert "installing track.txt into venv" in capfd.readouterr().err
-    assert not (track.VENV / ".homeport").exists()
-
-
 def test_help_answers_without_a_store() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.track", "--help"], capture_output=True, text=True

@@ -96,6 +96,6 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
         *("rehearse", "rehearsal-up", "rehearsal-down"),
         *("test", "check", "lock", "upgrade", "sbom", "audit"),
         *("bench", "bench-train", "bench-data", "bench-serve", "bench-estimate", "bench-gpu"),
-        "soak",
+        *("soak", "fuzz", "secrets"),
         *("help", "setup", "runtime", "cloud-setup", "clean"),
     ]

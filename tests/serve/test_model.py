@@ -74,6 +74,13 @@ def test_a_config_json_of_something_else_is_no_model(tmp_path: Path) -> None:
     assert found(tmp_path).root == tmp_path / "merged"
 
 
+def test_a_broken_config_json_is_named_where_no_model_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_o')
+    assert sentence(tmp_path).startswith(f"{tmp_path / 'config.json'} is not readable JSON: ")
+    whole(tmp_path / "merged")
+    assert found(tmp_path).root == tmp_path / "merged"
+
+
 def test_several_models_are_listed_with_the_way_out(tmp_path: Path) -> None:
     whole(tmp_path / "a")
     whole(tmp_path / "b")
@@ -168,3 +175,31 @@ def test_the_count_of_a_real_model_is_torchs(tiny: Path) -> None:
 
     loaded = AutoModelForCausalLM.from_pretrained(tiny)
     assert weights.count_parameters(tiny) == sum(p.numel() for p in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors"]
+)
+def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    whole(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    if "/" in name:
+        elsewhere = tmp_path / name
+        if not name.startswith("/"):
+            elsewhere.parent.mkdir(exist_ok=True)
+            elsewhere.write_bytes(weights.read_bytes())
+    weights.unlink()
+    index = {"weight_map": {"w": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert f"names {name}, which is no file beside it" in sentence(tmp_path)
+
+
+def test_an_adapter_whose_weights_could_run_code_is_refused(tmp_path: Path) -> None:
+    base = whole(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "../base"}')
+    (adapter / "adapter_model.bin").write_bytes(b"a pickle")
+    assert "only safetensors are loaded" in sentence(adapter)
+    with pytest.raises(StartupError, match="only safetensors are loaded"):
+        model.find(str(base), {}, adapters=f"mine={adapter}")

@@ -156,6 +156,23 @@ def test_a_template_that_refuses_is_a_400_with_its_words(tokenizer: Any) -> None
         PromptWriter(strict, ModelDefaults(), context=99).write(ask())
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{{ messages.append({}) }}",
+        "{{ messages.__init__.__globals__ }}",
+    ],
+)
+def test_a_template_that_reaches_for_more_than_its_messages_is_refused(
+    tokenizer: Any, template: str
+) -> None:
+    sly = Templated(tokenizer, f"{template}{{{{ messages[0].content }}}}")
+    with pytest.raises(RequestError, match="template refuses this conversation"):
+        PromptWriter(sly, ModelDefaults(), context=9999).write(ask())
+
+
 def test_a_template_that_opens_a_think_block_is_noticed(tokenizer: Any) -> None:
     opening = Templated(tokenizer, "{{ messages[0].content }}<think>\n")
     assert PromptWriter(opening, ModelDefaults(), context=99).write(ask()).opens_thinking

@@ -1,5 +1,6 @@
 """The real server, as a process of its own, spoken to over HTTP."""
 
+import gzip
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,6 +146,14 @@ def test_the_content_type_plays_no_part(server: Server, kind: str | None) -> Non
     body = b'{"prompt": "hello", "max_new_tokens": 2}'
     headers = {"Content-Type": kind} if kind else {}
     assert server.ask("POST", "/score", body, headers)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/chat/completions"])
+def test_a_compressed_body_is_refused_and_not_unpacked(server: Server, path: str) -> None:
+    body = gzip.compress(b'{"prompt": "hello"}')
+    status, answer, _ = server.ask("POST", path, body, {"Content-Encoding": "gzip"})
+    assert (status, answer["error"]["code"]) == (415, 415)
+    assert "Content-Encoding" in answer["error"]["message"]
 
 
 def test_the_readmes_curl_works(server: Server) -> None:
@@ -468,12 +478,19 @@ def test_a_reload_stays_on_its_address(
                 setattr(cls, name, value)
 
     monkeypatch.setenv("SERVE_PORT", "7001")
+    monkeypatch.setenv("SERVE_ENGINE_CACHE", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["x", "-b", "0.0.0.0:7001", "-w", "1"])
     hooks = runpy.run_path(str(ROOT / "serve" / "gunicorn.conf.py"))
     hooks["on_starting"](Server)
     assert Server.cfg.bind == ["127.0.0.1:7001"]
     assert sys.argv == ["x", "-b", "127.0.0.1:7001", "-w", "1"]
     assert (hooks["worker_class"], hooks["threads"]) == ("serve.worker.Worker", 136)
+    # what an engine makes of the weights outlives a worker, and not the server
+    cache = Path(os.environ["SERVE_ENGINE_CACHE"])
+    assert list(tmp_path.iterdir()) == [cache]
+    hooks["on_exit"](Server)
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serve.__main__ import HERE, environment
 from serve.errors import StartupError
 from serve.settings import Settings, describe
+from tests.drawn import QUICK, YAML
 
 
 def test_nothing_set_is_the_defaults_and_an_empty_variable_is_not_set() -> None:
@@ -163,3 +166,18 @@ def test_the_launcher_refuses_what_cannot_work(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt_oss"}')
     with pytest.raises(StartupError, match="would read it as its own"):
         environment({"AML_APP_ROOT": str(tmp_path)})
+
+
+@QUICK
+@given(
+    st.dictionaries(
+        st.sampled_from([field.name.upper() for field in fields(Settings)]) | st.text(max_size=9),
+        st.text(max_size=12) | YAML,
+        max_size=3,
+    )
+)
+def test_any_environment_gives_settings_or_one_sentence(given: dict[str, str]) -> None:
+    try:
+        Settings.from_env({f"SERVE_{name}": value for name, value in given.items()})
+    except StartupError as error:
+        assert len(str(error).splitlines()) == 1

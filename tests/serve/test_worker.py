@@ -106,6 +106,40 @@ def test_a_head_in_pieces_and_two_requests_in_one_piece_are_answered(
     until(both, 5)
 
 
+CHUNKED = b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /metrics HTTP/1.1\r\nAuthorization Bearer s3cret\r\n\r\n", 400),
+        (b"GET /?key=s3cret HTTP/s3cret\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\ns3cret\x00: a\r\n\r\n", 400),
+        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"s3cret" * 1000), 414),
+        (b"GET / HTTP/1.1\r\n%s\r\n" % b"".join(b"a%d: s3cret\r\n" % n for n in range(101)), 431),
+        (b"GET / HTTP/1.1\r\napi-key: %s\r\n\r\n" % (b"s3cret" * 2000), 431),
+        (b"GET / HTTP/1.1\r\napi-key: %s" % (b"s3cret" * 200_000), 431),
+        (CHUNKED + b"s3cret\r\n", 400),
+        (CHUNKED + b"2\r\n{}\r\n0\r\ns3cret\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02s3cret\r\n\r\n", 400),
+    ],
+)
+def test_what_is_not_http_is_a_sentence_that_repeats_nothing_of_it(
+    server: Server, connections: Connections, sent: bytes, status: int
+) -> None:
+    (one,) = connections.open(sent, count=1)
+    got = b""
+    while piece := one.recv(65536):
+        got += piece
+        if b"}}" in got:
+            break
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(body)["error"]["code"] == status
+    assert b"s3cret" not in got
+    assert "s3cret" not in server.log.read_text()
+
+
 def test_the_reads_of_a_timed_connection_end_together() -> None:
     ours, theirs = socket.socketpair()
     with closing(theirs), closing(worker.Timed(fileno=ours.detach())) as timed:

@@ -1,3 +1,5 @@
+import ast
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,18 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(tmp_path: Path, los
 
     with pytest.raises(InputError, match=r"at step 7: lower training\.learning_rate \(0\.0002\)"):
         callback(tmp_path).on_log(None, State(7, []), None, {"loss": loss})
+
+
+def test_what_torch_wrote_into_a_checkpoint_is_read_as_data_and_never_as_code() -> None:
+    found = importlib.util.find_spec("transformers")
+    assert found and found.origin
+    source = (Path(found.origin).parent / "trainer.py").read_text(encoding="utf-8")
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert calls
+    for call in calls:
+        given = {one.arg: ast.unparse(one.value) for one in call.keywords}
+        assert given.get("weights_only") == "True", ast.unparse(call)

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -5,7 +7,7 @@ import pytest
 import torch
 
 from train.errors import InputError
-from train.model import resolve
+from train.model import load_model, load_tokenizer, resolve
 from train.recipe import DataConfig, ModelConfig, Recipe
 
 
@@ -51,3 +53,43 @@ def test_a_hub_model_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody/nothing could not be loaded") as caught:
         resolve(recipe("nobody/nothing"), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+OWN_CODE = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+class Config: pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["unknown", "llama"])
+def test_a_models_own_code_never_runs(tmp_path: Path, random_model: Path, kind: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(random_model, folder)
+    (folder / "own.py").write_text(OWN_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    if kind == "unknown":  # one of a known type is loaded by transformers' own code
+        config["model_type"] = "unheard_of"
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": own}))
+    words = {"AutoTokenizer": ["own.Tokenizer", None]}
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "auto_map": words}))
+    if kind == "unknown":
+        with pytest.raises(InputError, match="asks to run Python code of its own"):
+            resolve(recipe(str(folder)), folder)
+    else:
+        base = resolve(recipe(str(folder)), folder)
+        load_tokenizer(base)
+        load_model(base)
+    assert not (folder / "ran").exists()
+
+
+def test_weights_that_could_run_code_are_not_loaded(tmp_path: Path, random_model: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(random_model, folder)
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "model.ckpt", "training_args.bin"):
+        (folder / name).write_bytes(b"a pickle")
+    with pytest.raises(OSError, match="safetensors"):
+        load_model(resolve(recipe(str(folder)), folder))

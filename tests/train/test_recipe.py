@@ -1,10 +1,15 @@
+import dataclasses
 import datetime
+import typing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.drawn import QUICK, YAML
 from train.errors import InputError
-from train.recipe import dump, load
+from train.recipe import ENV_PREFIX, Recipe, dump, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,3 +121,41 @@ def test_a_missing_recipe_lists_those_there_are(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=r"recipes/nope.yaml does not exist.*recipes/tiny-ja.yaml"):
         load("recipes/nope.yaml", environ={})
+
+
+SHIPPED = ROOT / "recipes/tiny-ja.yaml"
+KEYS = [
+    f"{section.name}.{key.name}"
+    for section in dataclasses.fields(Recipe)
+    if dataclasses.is_dataclass(kind := typing.get_type_hints(Recipe)[section.name])
+    for key in dataclasses.fields(kind)
+] + [field.name for field in dataclasses.fields(Recipe)]
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS) | st.text(max_size=9), YAML), min_size=1, max_size=3)
+)
+def test_any_override_gives_a_recipe_or_one_sentence(given: list[tuple[str, str]]) -> None:
+    lines = [f"{key}={value}" for key, value in given]
+    environ = {f"{ENV_PREFIX}{key.upper().replace('.', '__')}": v for key, v in given[:1]}
+    for arguments in ((lines, dict[str, str]()), ([], environ)):
+        try:
+            load(SHIPPED, *arguments)
+        except InputError as error:
+            assert len(str(error).splitlines()) == 1
+
+
+@QUICK
+@given(st.data())
+def test_any_text_gives_a_recipe_or_one_sentence(data: st.DataObject, tmp_path: Path) -> None:
+    lines = SHIPPED.read_text(encoding="utf-8").splitlines()
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] = data.draw(st.just(lines[at] + " ") | st.just("")) + data.draw(YAML)
+    file = tmp_path / "mine.yaml"
+    text = "\n".join(lines[: data.draw(st.integers(at + 1, len(lines)))])
+    file.write_bytes(data.draw(st.just(text.encode("utf-8", "replace")) | st.binary(max_size=40)))
+    try:
+        load(file, environ={})
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scripts.azure import prices
 from scripts.errors import UsageError
+from tests.drawn import QUICK, YAML
 from tests.tree import ROOT
 from train import gpus
 
@@ -132,3 +135,27 @@ def test_an_own_file_that_does_not_fit_is_refused(own: Path, text: str, said: st
 def test_an_own_file_that_is_not_there_is_named(own: Path) -> None:
     with pytest.raises(UsageError, match=f"CLOUD_PRICES={own} cannot be read"):
         prices.table()
+
+
+@QUICK
+@given(st.data())
+def test_any_file_of_prices_is_taken_or_refused_by_one_sentence(
+    data: st.DataObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.yml"
+    monkeypatch.setenv(prices.OWN, str(file))
+    name = data.draw(st.sampled_from(("Standard_D8s_v3", "Standard_New", "1", "[]")))
+    key = data.draw(st.sampled_from(("per_hour", "cores", "source", "gpu", "as_of", "family")))
+    section = data.draw(st.sampled_from(("finetuning", "sources", "as_of", "regoin")))
+    values = [data.draw(YAML) for _ in range(3)]
+    text = f"instances:\n  {name}:\n    {key}: {values[0]}\n{section}: {values[1]}\n{values[2]}"
+    file.write_bytes(data.draw(st.just(text.encode("utf-8", "replace")) | st.binary(max_size=40)))
+    for ask in (
+        prices.table,
+        lambda: prices.per_million("azureml/x"),
+        lambda: prices.per_hour("x"),
+    ):
+        try:
+            ask()
+        except UsageError as error:
+            assert len(str(error).splitlines()) == 1

@@ -29,13 +29,15 @@ PROMPT = [25, 100, 200, 300, 27, 150]
 PROMPTS = [[20 + (7 * i + j * j) % 300 for j in range(3 + 17 * i)] for i in range(8)]
 """From 3 to 122 tokens: shorter and longer than the sliding window."""
 DRIVER = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
 from serve.engine import EngineSpec, Sampling
 from serve.engine import openvino_engine
 from serve.errors import StartupError
 
 plan = json.load(sys.stdin)
+if most := plan["spec"].pop("most_bytes", None):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 options = {"engine": "openvino", "device": "cpu", "dtype": "float32", "concurrency": 8}
 options |= plan["spec"]
 if blocks := options.pop("blocks", None):
@@ -362,6 +364,16 @@ def test_a_damaged_model_is_refused_and_leaves_nothing_behind(
     refused = drive(model, [], cache=str(tmp_path / "cache"))["refused"]
     assert "not a whole model" in refused
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_disk_without_room_for_the_conversion_is_named(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    refused = drive(folders["llama"], [], cache=str(cache), most_bytes=1000)["refused"]
+    assert refused.startswith(f"{cache} cannot hold the conversion, with ")
+    assert "set SERVE_ENGINE_CACHE" in refused
+    assert list(cache.iterdir()) == []
 
 
 def test_a_conversion_is_made_once_and_anew_for_other_weights(

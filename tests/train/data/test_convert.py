@@ -4,7 +4,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.drawn import QUICK
 from train.data.convert import Report, convert
 from train.errors import InputError
 from train.recipe import DataConfig
@@ -227,3 +230,48 @@ def test_every_turn_is_learned_with_its_reasoning_which_harmony_would_drop(
     rows, _ = converted(tmp_path, {"messages": conversation})
     learned = [tokenizer.apply_chat_template(row, tokenize=False) for row in rows]
     assert [thought in text for thought, text in zip(thoughts, learned, strict=True)] == [True] * 2
+
+
+ANY = st.recursive(
+    st.sampled_from(
+        (None, True, 0, -1.5, "", "x", "<think>", "</think>", "\ud800", "user", 10**30)
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(("messages", "role", "content", "prompt", "chosen", "text", "answer")),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+LINES = st.lists(
+    st.one_of(
+        st.dictionaries(
+            st.sampled_from(
+                ("question", "answer", "messages", "prompt", "chosen", "rejected", "text")
+            ),
+            ANY,
+        ).map(lambda row: json.dumps(row).encode()),
+        ANY.map(lambda row: json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")),
+        st.binary(max_size=30),
+        st.just(json.dumps(QUESTION).encode()),
+    ),
+    max_size=4,
+)
+
+
+@QUICK
+@given(LINES, st.sampled_from((".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz")))
+def test_any_file_of_rows_is_converted_or_refused_by_sentences(
+    lines: list[bytes], kind: str, tmp_path: Path
+) -> None:
+    source = tmp_path / f"rows{kind}"
+    source.write_bytes(b"\n".join(lines))
+    for allowed in (0, 99):
+        config = DataConfig(train="", max_bad_rows=allowed)
+        try:
+            assert convert([source], config, tmp_path / "out", "train").written > 0
+        except InputError as error:
+            assert "Traceback" not in str(error)
