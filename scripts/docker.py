@@ -163,6 +163,8 @@ class Compose:
                 moved.append(f"{key}={json.dumps(inside)}")  # quoted, as YAML reads it
         recipe_inside = _inside(recipe) or f"/mnt/recipe/{recipe.name}"
         if code := self._run_train(mounts, ["train", *flags, recipe_inside, *overrides, *moved]):
+            if "--check" in flags:
+                raise CommandError("this cannot be trained yet; the reason stands above.", code)
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:

@@ -52,6 +52,8 @@ class Host:
         # after the overrides, which may name the same files as the user sees them
         absolute = [f"{k}={json.dumps(str(path))}" for k, path in paths.items() if k != "recipe"]
         if code := self._run_train(["train", *flags, str(recipe), *overrides, *absolute]):
+            if "--check" in flags:
+                raise CommandError("this cannot be trained yet; the reason stands above.", code)
             raise CommandError("training did not finish; its own message stands above.", code)
 
     def download(self, model: str) -> Path:

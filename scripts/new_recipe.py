@@ -7,6 +7,7 @@ written, and one that is there is never overwritten.
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scripts.settings import CACHE, ROOT, flag_default, relative, typed
 FOLDER = ROOT / "recipes"
 SAMPLE = "make new-recipe NAME=mine DATA=/home/me/rows.jsonl MODEL=tiny"
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 SMALL: dict[str, Any] = {
     "model": {"dtype": "float32"},
     "lora": {"r": 128, "alpha": 256, "target_parameters": EXPERTS},
@@ -78,11 +80,14 @@ def text(name: str, data: str, model: str) -> str:
     """The recipe as YAML."""
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise UsageError(f"NAME is {name!r}: use letters, digits, - and _ only.")
+    for key, value in (("DATA", data), ("MODEL", model)):
+        if UNWRITABLE.search(value):
+            raise UsageError(f"{key} is {value!r}: it holds a character that no recipe can.")
     values: dict[str, Any] = {"name": name, "model": {"base": model}, "data": {"train": data}}
     if model == "tiny":
         values["model"] |= SMALL["model"]
         values |= {key: value for key, value in SMALL.items() if key != "model"}
-    head = HEAD.format(name=name, model=model, data=" ".join(data.split()))
+    head = HEAD.format(name=name, model=" ".join(model.split()), data=" ".join(data.split()))
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.errors import UsageError
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout; every verb works from here."""
 OUTPUTS = ROOT / "outputs"
@@ -26,7 +28,13 @@ def environment() -> dict[str, str]:
     from dotenv import dotenv_values
 
     given = {name: value for name, value in os.environ.items() if value}
-    return {**{k: v for k, v in dotenv_values(ROOT / ".env").items() if v}, **_aside, **given}
+    try:
+        written = dotenv_values(ROOT / ".env")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{ROOT / '.env'} is not UTF-8 (byte {error.start}): save it so."
+        ) from None
+    return {**{k: v for k, v in written.items() if v}, **_aside, **given}
 
 
 def put_secrets_aside() -> None:
@@ -47,7 +55,11 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 def hidden(text: str) -> str:
     """`text` without secrets; a server may repeat in its error what it was sent."""
-    for name, value in environment().items():
+    try:
+        known = environment()
+    except UsageError:  # of .env, which is perhaps what is being said
+        known = {**_aside, **os.environ}
+    for name, value in known.items():
         if SECRET.fullmatch(name) and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, "…")
     return AUTHORIZATION.sub(r"\1 …", text)

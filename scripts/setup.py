@@ -50,6 +50,12 @@ def ensure_verbs() -> None:
             f"Python {platform.python_version()} is too old, 3.11 or newer is needed: install it "
             "and name it, as in `make PYTHON=python3.12 …`."
         )
+    for folder in (ROOT, venv()):
+        if os.pathsep in str(folder):
+            raise MachineError(
+                f"{folder} has a {os.pathsep!r} in its name, which no search path of Python's or "
+                "the shell's can hold: move it."
+            )
     if not python().is_file():
         say(f"setup: making {venv()} with Python {platform.python_version()}")
         made = subprocess.run(

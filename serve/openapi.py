@@ -140,6 +140,7 @@ MEANING = {
     404: "No such model.",
     405: "Another method is wanted.",
     413: f"The body is over {MAX_BODY_BYTES} bytes.",
+    415: "The body has a Content-Encoding.",
     429: "The server is full; come again after retry_after seconds.",
     503: "The model is loading, or the server is ending; come again.",
 }
@@ -149,7 +150,7 @@ BEFORE: Mapping[int, Schema] = {
     503: {"anyOf": [_ref("Error"), _ref("OpenAIError"), _ref("Ready")]},
 }
 """Answers that may be given before it is known which dialect is spoken."""
-ASKED = (400, 404, 405, 413, 429, 503)
+ASKED = (400, 404, 405, 413, 415, 429, 503)
 CHAT = Route(
     path="/v1/chat/completions",
     summary="OpenAI's chat completions.",

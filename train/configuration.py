@@ -9,6 +9,7 @@ must be; an unknown key is answered with the nearest known one, a retired one wi
 import dataclasses
 import datetime
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ def override(values: dict[str, Any], keys: Sequence[str], text: str, where: str)
     """Set the value at the path `keys` to `text`, read as YAML."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: of the 99th of a month
         value = text
     inner = values
     for key in keys[:-1]:
@@ -95,9 +96,11 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
                 return value
         elif option is float and not isinstance(value, bool):
             try:
-                return float(value)
-            except (TypeError, ValueError):
+                number = float(value)
+            except (TypeError, ValueError, OverflowError):
                 continue
+            if not math.isnan(number):  # it would pass every comparison
+                return number
         elif option is str and isinstance(value, datetime.date):
             return value.isoformat()  # YAML reads an unquoted 2026-01-01 as a date
         elif isinstance(option, type) and type(value) is option:

@@ -39,10 +39,12 @@ from trials.table import OUTPUTS, finish, row
 HERE = Path(__file__).resolve().parent
 CACHE = Path(".cache")
 SETTINGS = {
-    "SERVE_CONTEXT": "96",  # so that a body that is right after all costs little
     "SERVE_REQUEST_SECONDS": "20",
     "SERVE_ENGINE_CACHE": str((CACHE / "engine").absolute()),
 }
+SMALL_CONTEXT, CONTEXT = "96", "512"
+"""So that a body that is right after all costs little; prompts take some 33 tokens of the embedded
+model's, more of others."""
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,our_error"
@@ -93,17 +95,18 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         print(f"error: trials/fuzz.txt cannot be installed: {error}", file=sys.stderr)
         return 3
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
-    return finish("fuzz", fuzz(model, asked.count, asked.seed, python, OUTPUTS))
+    environ = {"SERVE_CONTEXT": CONTEXT if asked.model else SMALL_CONTEXT}
+    return finish("fuzz", fuzz(model, asked.count, asked.seed, python, OUTPUTS, environ))
 
 
 def fuzz(
-    model: Path, count: int, seed: int, python: Path, folder: Path, *, engine: str = "auto"
+    model: Path, count: int, seed: int, python: Path, folder: Path, environ: Mapping[str, str]
 ) -> list[Result]:
     """All of it; the rows of the table. The log and the failures go below `folder`."""
     seen = Seen(folder=folder / "fuzz-failures")
     shutil.rmtree(seen.folder, ignore_errors=True)
     seen.folder.mkdir(parents=True)
-    with started(model, folder / "fuzz", {**SETTINGS, "SERVE_ENGINE": engine}) as server:
+    with started(model, folder / "fuzz", {**SETTINGS, **environ}) as server:
         with urllib.request.urlopen(f"{server.url}/swagger.json?version=3", timeout=30) as page:  # noqa: S310 - ours
             description = json.loads(page.read())
         before = (_good(server), server.worker(), server.engine())

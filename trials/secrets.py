@@ -74,6 +74,12 @@ ALLOWED = (
     ),
     Allowed(acts.SERVE_KEY, FILES, r"\.cache/serve-key", "that is the key's file (mode 600)"),
     Allowed(
+        "the local Azure's own login|a private key",
+        FILES,
+        r"outputs/local-azure/(env|pki/.*)",
+        "what the local Azure hands to its clients (mode 600), and its own certificate",
+    ),
+    Allowed(
         r".* of the environment|the password in MLFLOW_TRACKING_URI|the local Azure's own login",
         PROCESSES,
         rf"{VERB}: variable (HF_TOKEN|MLFLOW_TRACKING_\w+|AZURE_CLIENT_SECRET)",

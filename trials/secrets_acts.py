@@ -52,7 +52,7 @@ from pathlib import Path
 from scripts.azure.client import connect
 cloud = connect()
 place = f"{cloud.workspace.id}/onlineEndpoints/{sys.argv[1]}/regenerateKeys"
-cloud.rest.post(place, {"keyType": "Primary", "keyValue": sys.stdin.read()}, "2024-10-01")
+cloud.rest.post(place, {"keyType": "Primary", "keyValue": sys.stdin.read()}, "2023-04-01-preview")
 """
 RECORDED = """
 import runpy
@@ -343,9 +343,9 @@ def cloud(work: Workplace) -> None:
         ask(int(control), "/faults", {}, json.dumps(fault).encode())
         work.make("cloud-download", JOB=job, SET=tokened, fails=None, **recipe)
         work.make("cloud-down", YES="1", SET=quick, **recipe)
-        kept = work.folder / "outputs/journal"
-        shutil.copytree(work.folder / ".cache/rehearsal/journal", kept)
-        shutil.copy(work.folder / ".cache/rehearsal.log", kept)
+        # what it was asked, and the storage, which go with it
+        kept = work.folder / "outputs/local-azure"
+        shutil.copytree(work.folder / ".cache/rehearsal", kept)
     finally:
         work.make("rehearsal-down", RUNTIME="host")
         work.rehearsal = {}

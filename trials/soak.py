@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,6 @@ from trials.soak_load import Event, Load
 from trials.table import OUTPUTS, finish
 
 NEWEST = Path("outputs/tiny-ja/latest/merged")
-FOLDER = OUTPUTS / "soak"
 ENGINE_CACHE = Path(".cache/engine")
 CROWD = 3
 """Times as many clients in the overload."""
@@ -54,15 +53,20 @@ RECOVERY_SECONDS = 120.0
 USAGE_ERROR = 2
 
 
-def main(environ: Mapping[str, str] = os.environ) -> int:
+def main(words: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     parser = argparse.ArgumentParser(prog="python -m trials.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     given = environ.get
     parser.add_argument("--minutes", type=float, default=given("MINUTES") or "10")
     parser.add_argument("--clients", type=int, default=given("CLIENTS") or "64")
     parser.add_argument("--model", type=Path, default=given("MODEL") or str(NEWEST))
-    parser.add_argument("--no-faults", action="store_true", help="the load alone")
-    asked = parser.parse_args()
+    parser.add_argument("--folder", type=Path, default=OUTPUTS / "soak", help="for its log")
+    parser.add_argument("--engine", default="auto", help="as SERVE_ENGINE")
+    parser.add_argument("--no-starts", action="store_true", help="no servers that cannot start")
+    asked = parser.parse_args(words)
+    if not 0 < asked.minutes <= 600 or not 2 <= asked.clients <= 128:
+        print("error: MINUTES is from 0 to 600, CLIENTS from 2 to 128", file=sys.stderr)
+        return USAGE_ERROR
     if not (asked.model / "config.json").is_file():
         print(
             f"error: {asked.model} has no model; train one with `make local-train`, or name a "
@@ -70,37 +74,35 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             file=sys.stderr,
         )
         return USAGE_ERROR
-    if not 0 < asked.minutes <= 600 or not 2 <= asked.clients <= 256:
-        print("error: MINUTES is from 0 to 600, CLIENTS from 2 to 256", file=sys.stderr)
-        return USAGE_ERROR
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    seen = soak(asked.model, asked.clients, asked.minutes * 60, faults=not asked.no_faults)
-    if not asked.no_faults:
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    seen = soak(asked.model, asked.folder, asked.clients, asked.minutes * 60, asked.engine)
+    if not asked.no_starts:
         say("servers that cannot start, or have no disk")
-        seen.faults += soak_faults.starts(asked.model, FOLDER)
-        print(soak_faults.shown(seen.faults))
-    return finish("soak", soak_judge.judge(seen))
+        begun = soak_faults.starts(asked.model, asked.folder)
+        print(soak_faults.shown(begun), flush=True)
+        seen.faults += begun
+    return finish("soak", soak_judge.judge(seen), asked.folder.parent)
 
 
-def soak(model: Path, clients: int, seconds: float, *, faults: bool) -> Seen:
+def soak(model: Path, folder: Path, clients: int, seconds: float, engine: str) -> Seen:
     """All of it, in its order."""
     environ = {
+        "SERVE_ENGINE": engine,
         "SERVE_ENGINE_CACHE": str(ENGINE_CACHE.absolute()),
         "SERVE_MAX_CONCURRENT": str(max(2, clients // 2)),  # a list of two takes two places
         "SERVE_MAX_QUEUE": str(clients),
     }
     parts = {name: share * seconds for name, share in SHARES.items()}
-    with started(model, FOLDER, environ) as server:
+    with started(model, folder, environ) as server:
         load = Load(port=server.port, asks=mixed(questions(), seed=1), seed=2)
         seen = Seen(outcomes=load.outcomes)
         say(f"serving {model} at {server.url}; its log: {server.watched.log}")
         load.alone(parts["quiet"])
         seen.asks = load.asks
         say(f"{len(load.asks)} requests asked on the quiet server")
-        if faults:
-            seen.faults += soak_faults.requests(server.port)
-            print(soak_faults.shown(seen.faults), flush=True)
+        seen.faults += soak_faults.requests(server.port)
+        print(soak_faults.shown(seen.faults), flush=True)
         with _sampled(server, seen), _probed(server, seen):
             _under_load(load, server, seen, clients, parts)
         seen.exit_code = server.process.poll()

@@ -151,7 +151,8 @@ def _streamed(number: str, body: bytes) -> Said:
         return Said(state="cut", status=200, request_id=number)
     for event in events:
         if error := event.get("error"):
-            return _refused(int(error.get("code") or 500), error, number, header=True)
+            status = int(error.get("status", error.get("code", 500)))  # the two forms of an error
+            return _refused(status, error, number, header=True)
     answer = folded(events)
     whole = any(place.endswith("finish_reason") for place in answer)
     state: State = "answered" if whole else "cut"

@@ -263,13 +263,15 @@ LIMITED = (
 )
 
 
-def starts(model: Path, folder: Path, chosen: Sequence[Start] = STARTS) -> list[Fault]:
+def starts(
+    model: Path, folder: Path, chosen: Sequence[Start] = STARTS, *, engine: str = "auto"
+) -> list[Fault]:
     """Start a server for each, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda start: _start(start, model, folder), chosen))
+        return list(pool.map(lambda start: _start(start, model, folder, engine), chosen))
 
 
-def _start(start: Start, model: Path, folder: Path) -> Fault:
+def _start(start: Start, model: Path, folder: Path, engine: str) -> Fault:
     place = folder / start.name.replace(" ", "-").replace(":", "")
     shutil.rmtree(place, ignore_errors=True)
     spoilt = place / "model"
@@ -280,7 +282,8 @@ def _start(start: Start, model: Path, folder: Path) -> Fault:
     argv = (
         COMMAND if not start.most_bytes else (sys.executable, "-c", LIMITED, str(start.most_bytes))
     )
-    environ = {"SERVE_ENGINE_CACHE": str((place / "cache").absolute()), **start.environ}
+    cache = str((place / "cache").absolute())
+    environ = {"SERVE_ENGINE": engine, "SERVE_ENGINE_CACHE": cache, **start.environ}
     with launched(spoilt, place, environ, argv) as server:
         try:
             if start.code is None:

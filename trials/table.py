@@ -21,11 +21,11 @@ def row(
     return Result(name=name, value=value, unit=unit, target=target, met=met)
 
 
-def finish(trial: str, results: Sequence[Result]) -> int:
+def finish(trial: str, results: Sequence[Result], folder: Path = OUTPUTS) -> int:
     """Print the rows as one table, write them to outputs/trials/<trial>.json; the exit code."""
     print(table(results), flush=True)
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
-    path = OUTPUTS / f"{trial}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{trial}.json"
     keys = ("name", "value", "unit", "target", "met")
     write_json(path, [{key: getattr(result, key) for key in keys} for result in results])
     print(f"written: {path}", flush=True)

@@ -121,7 +121,7 @@ def per_million(model: str) -> float | None:
     for path in [*([Path(named)] if named else []), TABLE]:
         price = (_read(path).get("finetuning") or {}).get(model)
         if price is not None:
-            if not isinstance(price, int | float) or price <= 0:
+            if not _is_number(price) or price <= 0:
                 raise UsageError(f"{path}: finetuning: {model} is {price}: give dollars above 0.")
             return float(price)
     return None
@@ -148,14 +148,16 @@ def table(own: Path | None = None) -> Table:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(
-            f"{OWN}={path} cannot be read: {error.strerror or error}; mend or unset it."
-        ) from None
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{OWN}={path} cannot be read: {why}; mend or unset it.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not isinstance(values.get("instances"), dict):
         raise UsageError(f"{path} has no section `instances`: see {relative(TABLE)} for the form.")
+    for section in ("sources", "finetuning"):
+        if not isinstance(values.get(section) or {}, dict):
+            raise UsageError(f"{path}: {section} must be names and values: see {relative(TABLE)}.")
     return values
 
 
@@ -169,9 +171,14 @@ def _put_over(values: dict[str, Any], own: dict[str, Any], path: Path) -> None:
     """The user's rows over ours; a row's other fields stay, and it says where its price is from."""
     unknown = set(own) - set(values)
     if unknown:
-        raise UsageError(f"{path}: unknown section {sorted(unknown)[0]}; see {relative(TABLE)}.")
+        raise UsageError(
+            f"{path}: unknown section {min(map(str, unknown))}; see {relative(TABLE)}."
+        )
     values.update({k: v for k, v in own.items() if k in ("currency", "region", "as_of")})
-    values["sources"].update(own.get("sources", {}))
+    for name, source in (own.get("sources") or {}).items():
+        if not isinstance(source, dict):
+            raise UsageError(f"{path}: sources: {name} must be fields and values.")
+        values["sources"][name] = source
     values["sources"][OWN] = {"as_of": str(own.get("as_of", "")), "source": str(path), "checked": 1}
     names = {name.casefold(): name for name in values["instances"]}
     for name, row in own["instances"].items():
@@ -185,6 +192,11 @@ def _put_over(values: dict[str, Any], own: dict[str, Any], path: Path) -> None:
         }
 
 
+def _is_number(value: Any) -> bool:
+    """A finite one; true and false are none."""
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
 def _instance(
     name: str, row: Mapping[str, Any], sources: Mapping[str, Any], own: Path | None
 ) -> Instance:
@@ -192,14 +204,20 @@ def _instance(
     known = {field.name for field in fields(Instance)} - {"name", "as_of", "checked"}
     for key in row:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
             raise UsageError(f"{where}: unknown field {key}; did you mean {near[0]}?")
     for key in ("cores", "memory_gib", "family"):
         if key not in row:
             raise UsageError(f"{where}: {key} is missing.")
+    for key in row.keys() & {"gpus", "gpu_memory_gib", "cores", "memory_gib"}:
+        if not _is_number(row[key]) or row[key] < 0:
+            raise UsageError(f"{where}: {key} is {row[key]!r}: give a number.")
+    for key in row.keys() & {"gpu", "family", "source"}:
+        if not isinstance(row[key], str):
+            raise UsageError(f"{where}: {key} is {row[key]!r}: give a name.")
     for key in ("per_hour", "spot_per_hour"):
         price = row.get(key)
-        if price is not None and not (isinstance(price, int | float) and price > 0):
+        if price is not None and not (_is_number(price) and price > 0):
             raise UsageError(f"{where}: {key} is {price}: give dollars above 0, or null.")
     origin = sources.get(row.get("source", ""), {})
     return Instance(

@@ -21,6 +21,8 @@ CODES = {
 }
 MAKE = {
     "ALL": "cloud-logs: all files of the log; cloud-down: also what Homeport did not make",
+    "COUNT": "how many wrong requests",
+    "SEED": "of their chance, to see the same ones again",
     "BIND": "address at which the server listens; beyond 127.0.0.1 it asks for a key",
     "CLIENTS": "how many clients ask at once",
     "COMPUTE": "cloud-down: the cluster to delete",

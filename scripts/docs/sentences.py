@@ -131,7 +131,7 @@ def _said(file: str, call: ast.Call, kind: str) -> Iterator[Sentence]:
 
 def _status(call: ast.Call) -> str:
     match call.args[:1]:
-        case [ast.Constant(value=status)]:
+        case [ast.Constant(value=int(status))]:
             return f"HTTP {status}"
     return "HTTP 4xx"
 

@@ -65,7 +65,8 @@ RULES = (
     (PUSH, r"azure/(images?|image_build|saved_image|registry)\.py|container registry|PUSH|"
      r"the registry does not hold|could not pull|tried to build|by digest|requirements \(95|"
      r"lacks the inference server"),
-    (IMAGE, r"checks/(images|buildx)\.py|docker\.py.*(could not be built|holds a login)|images/Dockerfile"),
+    (IMAGE, r"checks/(images|buildx)\.py|docker\.py.*(could not be built|holds a login)|"
+     r"images/Dockerfile"),
     (DOCKER, r"Docker engine|docker engine|checks/(engine|compose)|RUNTIME=docker, but"),
     (DISK, r"disk( of …)? is full|free some|images need|GB free|free space|checks/disk|"
      r"cannot hold the"),
@@ -73,8 +74,8 @@ RULES = (
      r"checks/memory|room for … tokens"),
     (GPU, r"NVIDIA|\bGPUs?\b|checks/(gpu|remote_gpu)|SERVE_DEVICE|driver"),
     (PYTHON, r"Python …|scripts/environments|-m venv|pip could not|package peft|checks/python"),
-    (FILES, r"checks/(ownership|line_endings)|could not look|git checkout|written to:|"
-     r"^scripts/(?!azure).*permission"),
+    (FILES, r"^scripts/set(up|tings)\.py|checks/(ownership|line_endings)|could not look|"
+     r"git checkout|written to:|^scripts/(?!azure).*permission"),
     (STOPPED, r"Interrupted|training did not finish|training ended, but|told to stop|signal after|"
      r"reached cloud\.max_hours|train/publish"),
     (CHECK, r"VerificationError|the loss is|trl's gpt-oss template|failed its own check"),
@@ -91,7 +92,7 @@ RULES = (
     (ROWS, r"^train/(data|export|preview)"),
     (MODEL, r"model\.(base|adapter)|train/(download|hub_token|adapter)|hub wants a token|"
      r"cloud_stage|was not downloaded|causal language model|hub_token_secret"),
-    (RECIPE, r"^train/"),
+    (RECIPE, r"^train/|cannot be trained yet"),
     (ROUTE, r"azure/(foundation|parameters|pipeline_job|forms|finetuning|registries)\.py|"
      r"routes/finetuning_job.*UsageError|cloud\.route|does not fine-tune|fine-tuning retired"),
     (ENDPOINT, r"azure/(rollout|deploying|endpoints)\.py|smoke"),

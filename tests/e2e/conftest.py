@@ -129,7 +129,7 @@ def served(
     runtime = request.param
     if runtime == "docker" and (lacking := missing_docker()):
         pytest.skip(f"the Docker runtime was not tested: {lacking}")
-    fresh = clone(tmp_path_factory.mktemp("with spaces") / "home port", runtime)
+    fresh = clone(tmp_path_factory.mktemp("with spaces") / "ホーム $port", runtime)
     bring_base(fresh, tmp_path_factory)
     trained, runs = tmp_path_factory.getbasetemp() / "trained", fresh.folder / "outputs/tiny-ja"
     if trained.is_dir():

@@ -24,7 +24,9 @@ class Recorded(Compose):
         self, *arguments: str, extra: Any = None, quiet: bool = False, container: str | None = None
     ) -> int:
         self.commands.append(arguments)
-        if more := (extra or {}).get("COMPOSE_FILE", "").partition(":")[2]:
+        self.extra = dict(extra or {})
+        more = self.extra.get("COMPOSE_FILE", "").rpartition(":")[2]
+        if "/mounts-" in more:
             text = (ROOT / more).read_text().replace("$$", "$")  # as compose reads it
             self.mounts = json.loads(text)["services"]["train"]["volumes"]
         return self.code if "build" not in arguments else 0
@@ -65,6 +67,17 @@ def test_files_elsewhere_are_mounted_read_only_one_by_one(tmp_path: Path) -> Non
     assert not list(docker.CACHE.glob("mounts-*"))
     assert f"data.train={json.dumps(inside)}" in command
     assert "/mnt/recipe/mine.yaml" in command
+
+
+def test_a_debugged_server_has_its_own_image_and_knows_the_editors_paths(tmp_path: Path) -> None:
+    compose = Recorded()
+    compose.serve("tiny", tmp_path, 5001, watch=True, debug=5679)
+    assert compose.commands == [("build", "serve"), ("up", "--detach", "--wait", "serve")]
+    files = compose.extra["COMPOSE_FILE"].split(":")
+    assert files[-2:] == ["docker-compose.watch.yml", "docker-compose.debug.yml"]
+    assert compose.extra["DEBUG_PORT"] == "5679"
+    paths = json.loads(compose.extra["PATHS_FROM_ECLIPSE_TO_PYTHON"])
+    assert paths == [[str(ROOT), "/opt/homeport"]]
 
 
 def test_recipe_variables_reach_the_container_by_name_and_not_on_the_command_line(
@@ -152,7 +165,9 @@ def test_a_full_disk_is_said_before_an_image_is_built(
 def test_ports_of_running_servers_are_read_from_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(docker, "probe", lambda command: (0, "127.0.0.1:5007->5001/tcp"))
+    monkeypatch.setattr(
+        docker, "probe", lambda command: (0, "127.0.0.1:5007->5001/tcp, 127.0.0.1:5678->5678/tcp")
+    )
     assert Recorded().running() == [5007]
     monkeypatch.setattr(docker, "probe", lambda command: (1, "no engine"))
     assert Recorded().running() == []

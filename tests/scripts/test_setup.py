@@ -67,6 +67,14 @@ def test_a_disk_too_small_is_said_before_anything_is_downloaded(
         setup.ensure_runtime("cpu")
 
 
+def test_a_folder_that_no_search_path_can_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOMEPORT_VENV", str(tmp_path / "a:b"))
+    with pytest.raises(MachineError, match=r"a:b has a ':' in its name.*: move it"):
+        setup.ensure_verbs()
+
+
 def test_a_python_too_old_is_refused_with_how_to_name_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

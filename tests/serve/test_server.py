@@ -152,7 +152,8 @@ def test_the_content_type_plays_no_part(server: Server, kind: str | None) -> Non
 def test_a_compressed_body_is_refused_and_not_unpacked(server: Server, path: str) -> None:
     body = gzip.compress(b'{"prompt": "hello"}')
     status, answer, _ = server.ask("POST", path, body, {"Content-Encoding": "gzip"})
-    assert (status, answer["error"]["code"]) == (415, 415)
+    error = answer["error"]
+    assert (status, error.get("status", error["code"])) == (415, 415)
     assert "Content-Encoding" in answer["error"]["message"]
 
 
@@ -217,8 +218,8 @@ BODY = b'{"prompt": "hello", "max_new_tokens": 1}'
         ),
         (ASKED + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n", 400, "not arrive whole"),
         (ASKED + b"Content-Length: 99\r\n\r\n" + BODY, 400, "not arrive whole"),
-        (ASKED + b"Transfer-Encoding: gorp\r\n\r\n" + BODY, 400, "gorp"),
-        (ASKED + b"Content-Length: -1\r\n\r\n", 400, "CONTENT-LENGTH"),
+        (ASKED + b"Transfer-Encoding: gorp\r\n\r\n" + BODY, 400, "transfer coding"),
+        (ASKED + b"Content-Length: -1\r\n\r\n", 400, "Invalid HTTP Header"),
         (ASKED + b"x-request-id: " + b"a" * 200 + b"\r\n\r\n", 431, "x-request-id must not exceed"),
         (b"POST /score" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "too large"),
         (b"GET / HTTP/1.1\r\n" + b"x: 1\r\n" * 200 + b"\r\n", 431, "headers"),

@@ -137,7 +137,8 @@ def test_three_hundred_wrong_requests_leave_the_server_as_it_was(tmp_path: Path)
     model = tmp_path / "model"
     model.mkdir()
     save_model(model, save_tokenizer(model))
-    rows = fuzz.fuzz(model, 300, 7, python, tmp_path, engine="transformers")
+    environ = {"SERVE_ENGINE": "transformers", "SERVE_CONTEXT": "300"}
+    rows = fuzz.fuzz(model, 300, 7, python, tmp_path, environ)
     report = [file.read_text() for file in tmp_path.glob("fuzz-failures/*.[st][hx]*")]
     assert [row.name for row in rows if row.met is False] == [], report
     assert next(row.value for row in rows if row.name == "all") >= 300

@@ -265,7 +265,7 @@ LINES = st.lists(
 @QUICK
 @given(LINES, st.sampled_from((".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz")))
 def test_any_file_of_rows_is_converted_or_refused_by_sentences(
-    lines: list[bytes], kind: str, tmp_path: Path
+    tmp_path: Path, lines: list[bytes], kind: str
 ) -> None:
     source = tmp_path / f"rows{kind}"
     source.write_bytes(b"\n".join(lines))
