@@ -17,10 +17,8 @@ On a machine that does other work the times are upper bounds.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -48,8 +46,6 @@ SHARES = {"quiet": 0.1, "load": 0.45, "overload": 0.15, "engine": 0.1, "worker":
 WARM_SHARE = 1 / 3
 """Of the load, in which memory may still grow."""
 STOP_SECONDS = 150.0
-RECOVERY_SECONDS = 120.0
-"""Longest that a recovery is waited for; what is promised is in soak_judge.py."""
 USAGE_ERROR = 2
 
 
@@ -75,7 +71,6 @@ def main(words: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
         )
         return USAGE_ERROR
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
-    shutil.rmtree(asked.folder, ignore_errors=True)
     seen = soak(asked.model, asked.folder, asked.clients, asked.minutes * 60, asked.engine)
     if not asked.no_starts:
         say("servers that cannot start, or have no disk")
@@ -124,7 +119,7 @@ def _under_load(
         seen.engine_killed = _kill(server.engine(), "engine")
 
     seconds = parts["engine"]
-    at = Event(after=seconds / 2, act=kill_engine, recovery=RECOVERY_SECONDS)
+    at = Event(after=seconds / 2, act=kill_engine, recovery=soak_judge.RECOVERY_SECONDS)
     load.run("engine killed", clients=clients, seconds=seconds, at=at)
     grown = {key: value - before.get(key, 0) for key, value in _counters(server).items()}
     seen.counted.append((began, time.monotonic(), grown))
@@ -133,7 +128,7 @@ def _under_load(
         seen.worker_killed = _kill(server.worker(), "worker")
 
     seconds = parts["worker"]
-    at = Event(after=seconds / 2, act=kill_worker, recovery=RECOVERY_SECONDS)
+    at = Event(after=seconds / 2, act=kill_worker, recovery=soak_judge.RECOVERY_SECONDS)
     load.run("worker killed", clients=clients, seconds=seconds, at=at)
     seen.counted.append((seen.worker_killed, time.monotonic(), _counters(server)))
 
@@ -141,16 +136,17 @@ def _under_load(
         say("SIGTERM")
         seen.stopped = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        threading.Thread(target=wait, daemon=True).start()
+        waiter.start()
 
     def wait() -> None:
         server.process.wait()
         seen.stop_seconds = time.monotonic() - seen.stopped
 
+    waiter = threading.Thread(target=wait, daemon=True)
+
     seconds = parts["stop"]
     load.run("stopped", clients=clients, seconds=seconds, at=Event(after=seconds / 2, act=stop))
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        server.process.wait(STOP_SECONDS)
+    waiter.join(STOP_SECONDS)
 
 
 def _kill(pid: int, name: str) -> float:

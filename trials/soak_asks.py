@@ -34,8 +34,6 @@ class Ask:
     kind: str
     path: str
     body: Any
-    drawn: bool = False
-    """Sampled without a seed, so that its text is another each time."""
 
     def sent(self, number: int, host: str) -> bytes:
         """The request as bytes, under an id that comes back in the reply and in the log."""
@@ -86,12 +84,6 @@ def mixed(texts: Sequence[str], *, seed: int) -> list[Ask]:
             ask = Ask(kind=f"{ask.kind}, streamed", path=ask.path, body=body)
         asks.append(ask)
     return asks
-
-
-def unseeded(ask: Ask) -> Ask:
-    """For an engine that takes no seed."""
-    body = {name: value for name, value in ask.body.items() if name != "seed"}
-    return Ask(kind=ask.kind.replace("seeded", "drawn"), path=ask.path, body=body, drawn=True)
 
 
 def read(raw: bytes) -> Said:

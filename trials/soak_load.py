@@ -30,6 +30,8 @@ PAUSE_SECONDS = 1.0
 """Of a client that was refused; Retry-After says more, so these are impatient ones."""
 LAST_SECONDS = 150.0
 """Longest that the last answers are waited for; the server itself ends a request after 120."""
+LEAST = 16
+"""Requests whose answers are known at least, of two of each dialect."""
 TICK = 0.05
 
 
@@ -97,9 +99,11 @@ class Load:
 
     def alone(self, seconds: float) -> None:
         """Each request once, one at a time, as many as the time allows; the others are dropped."""
-        first = len(self.outcomes)
-        self._loop("quiet", iter(range(len(self.asks))), 1, seconds, leave_share=0)
-        self.asks = self.asks[: len(self.outcomes) - first]
+        picks = iter(range(len(self.asks)))
+        least = itertools.islice(picks, LEAST)
+        self._loop("quiet", least, 1, LAST_SECONDS, leave_share=0)
+        self._loop("quiet", picks, 1, seconds, leave_share=0)
+        self.asks = self.asks[: len(self.outcomes)]
 
     def run(self, phase: str, *, clients: int, seconds: float, at: Event | None = None) -> None:
         """Ask for so long, do once what `at` says, and wait for the last answers."""
