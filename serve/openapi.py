@@ -28,6 +28,8 @@ VERSION = "1.0"
 TEXT: Schema = {"type": "string"}
 MAYBE: Schema = {**TEXT, "nullable": True}
 WHOLE: Schema = {"type": "integer"}
+EVENTS: Schema = {"description": "With stream: events, each of whose data lines is a JSON object."}
+"""No type: some readers hold the whole text against it, others one event."""
 HELLO = [{"role": "user", "content": "Hello!"}]
 BASE = "http://127.0.0.1:5001"
 STYLE = """
@@ -266,7 +268,7 @@ def _operation(route: Route) -> Schema:
         examples = {name: {"value": value} for name, value in route.examples.items()}
         body = {"schema": route.request, "examples": examples}
         about["requestBody"] = {"required": True, "content": {"application/json": body}}
-        content["text/event-stream"] = {"schema": TEXT}
+        content["text/event-stream"] = {"schema": EVENTS}
     about["responses"] = {"200": {"description": MEANING[200], "content": content}}
     if route.path in auth.OPEN:
         about["security"] = []

@@ -134,15 +134,17 @@ def _described(
     command += [f"{server.url}/swagger.json?version=3", "--checks", CHECKS, "--mode", "all"]
     command += ["--phases", phases, "--max-examples", str(examples)]
     command += ["--seed", str(seed), "--generation-database", "none", "--request-timeout", "30"]
-    command += ["--no-color", "--continue-on-failure", "--workers", "2"]
+    command += ["--no-color", "--continue-on-failure", "--output-sanitize", "false"]
     hooks = {"SCHEMATHESIS_HOOKS": str(HERE / "fuzz_described.py"), "FUZZ_SEEN": str(answers)}
-    # in a folder of its own, where it finds no settings and leaves its files
+    # one worker, so that the seed decides; in a folder of its own, where it finds no settings and leaves its files
     done = subprocess.run(
         command, env={**os.environ, **hooks}, cwd=seen.folder, capture_output=True, text=True
     )
     for line in answers.read_text(encoding="utf-8").splitlines():
         operation, status = line.split("\t")
-        seen.answers[operation, int(status)] += 1
+        method, path = operation.split(" ")
+        described = method.lower() in description["paths"][path]
+        seen.answers[operation if described else "other methods", int(status)] += 1
     answers.unlink()
     if done.returncode:
         report = seen.folder / "schemathesis.txt"

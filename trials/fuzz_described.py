@@ -32,5 +32,5 @@ def our_error(
 def after_call(
     context: schemathesis.HookContext, case: schemathesis.Case, response: schemathesis.Response
 ) -> None:
-    with SEEN.open("a", encoding="utf-8") as file:  # one write, so that no two are mixed
+    with SEEN.open("a", encoding="utf-8") as file:
         file.write(f"{case.method} {case.operation.path}\t{response.status_code}\n")

@@ -124,6 +124,7 @@ upgrade(Place(root, work, kept), [], [Gate("long", "waits", ("sleep", "20"))])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_upgrade_that_is_stopped_has_changed_nothing(
     place: Place, number: signal.Signals
