@@ -6,7 +6,9 @@ SHELL := bash
 
 # Any Python from 3.11 makes the virtual environment; everything else runs from that.
 PYTHON ?= python3
-HOMEPORT_VENV := $(or $(HOMEPORT_VENV),.venv)
+ifeq ($(value HOMEPORT_VENV),)
+HOMEPORT_VENV := .venv
+endif
 RUN := "$$HOMEPORT_VENV/bin/python" -m
 # Processes of a test run; each may hold a model or two.
 WORKERS := -n auto --maxprocesses=4 --dist loadfile

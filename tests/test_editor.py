@@ -65,7 +65,7 @@ def test_the_forwarded_ports_are_those_of_the_verbs() -> None:
 
 
 def test_the_interpreter_is_the_one_that_make_setup_makes() -> None:
-    default = re.search(r"^HOMEPORT_VENV \?= (\S+)$", MAKEFILE, re.MULTILINE)
+    default = re.search(r"^HOMEPORT_VENV := (\S+)$", MAKEFILE, re.MULTILINE)
     assert default
     setting = "python.defaultInterpreterPath"
     assert SETTINGS[setting] == f"${{workspaceFolder}}/{default[1]}/bin/python"

@@ -136,7 +136,7 @@ def _described(
     command += ["--seed", str(seed), "--generation-database", "none", "--request-timeout", "30"]
     command += ["--no-color", "--continue-on-failure", "--output-sanitize", "false"]
     hooks = {"SCHEMATHESIS_HOOKS": str(HERE / "fuzz_described.py"), "FUZZ_SEEN": str(answers)}
-    # one worker, so that the seed decides; in a folder of its own, where it finds no settings and leaves its files
+    # one worker, so that the seed decides; a folder of its own, where it finds no settings
     done = subprocess.run(
         command, env={**os.environ, **hooks}, cwd=seen.folder, capture_output=True, text=True
     )

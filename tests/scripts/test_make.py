@@ -57,3 +57,9 @@ def test_what_is_typed_reaches_the_verb_to_the_letter(tmp_path: Path, given: str
     else:
         done = make("-s", "ask", "PYTHON=true", *(f"{k}={v}" for k, v in values.items()))
     assert done.stdout.splitlines() == list(values.values()), done.stderr
+
+
+@pytest.mark.parametrize(("given", "taken"), [("", ".venv"), ("/somewhere/else", None)])
+def test_an_empty_name_of_the_environment_means_the_default(given: str, taken: str | None) -> None:
+    said = make("-npq", HOMEPORT_VENV=given).stdout
+    assert (f"HOMEPORT_VENV := {taken}" in said) == (taken is not None)
