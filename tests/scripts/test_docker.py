@@ -64,7 +64,7 @@ def test_files_elsewhere_are_mounted_read_only_one_by_one(tmp_path: Path) -> Non
         {"type": "bind", "source": str(source), "target": target, "read_only": True}
         for source, target in ((recipe, "/mnt/recipe/mine.yaml"), (rows, inside))
     ]
-    assert not list(docker.CACHE.glob("mounts-*"))
+    assert not list((tmp_path / ".cache").glob("mounts-*"))
     assert f"data.train={json.dumps(inside)}" in command
     assert "/mnt/recipe/mine.yaml" in command
 
@@ -98,7 +98,7 @@ def test_secrets_reach_training_by_a_file_and_no_variable_of_any_container(tmp_p
     class Looks(Recorded):
         def run(self, *arguments: str, **options: Any) -> int:
             if arguments[0] == "run":
-                (file,) = docker.CACHE.glob("handed-*.json")
+                (file,) = (tmp_path / ".cache").glob("handed-*.json")
                 assert "hf_secret" in file.read_text()
                 assert f"HOMEPORT_SECRETS_FILE=/opt/homeport/.cache/{file.name}" in arguments
             return super().run(*arguments, **options)
@@ -108,7 +108,7 @@ def test_secrets_reach_training_by_a_file_and_no_variable_of_any_container(tmp_p
     assert not {"HF_TOKEN", "MLFLOW_TRACKING_URI"} & compose.environ.keys()
     assert compose.environ["AWS_SECRET_ACCESS_KEY"]
     assert "hf_secret" not in str(compose.commands)
-    assert list(docker.CACHE.iterdir()) == []
+    assert list((tmp_path / ".cache").iterdir()) == []
 
 
 def test_the_exit_code_of_training_is_passed_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.errors import CommandError, MachineError, UsageError
 from scripts.supply.journal import Journal
-from scripts.upgrade import Gate, Place, upgrade
+from scripts.upgrade import GATES, Gate, Place, upgrade
 from tests.tree import ROOT
 
 LOCK = """\
@@ -54,6 +54,15 @@ def place(tmp_path: Path) -> Place:
 
 def locks(place: Place) -> list[bytes]:
     return [(place.root / f"{name}.txt").read_bytes() for name in ("host", "images/train")]
+
+
+def test_every_gate_is_made_of_what_is_here() -> None:
+    words = {word for gate in GATES for word in gate.command}
+    tests = {word for word in words if word.startswith("tests/")}
+    assert len(tests) > 8
+    assert [path for path in tests if not (ROOT / path).exists()] == []
+    assert [gate.name for gate in GATES] == ["install", "check", "traps", "parity", "rehearsal"]
+    assert {"check", "rehearse"} <= words
 
 
 def test_new_locks_come_in_when_every_gate_has_seen_them_and_passed(
@@ -152,12 +161,12 @@ def test_a_process_killed_between_two_files_is_made_good_by_the_next(
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(f"old {name}")
-    replace, done = os.replace, []
+    replace = os.replace
 
     def killed(source: Path, target: Path) -> None:
-        if done:
+        if target.name == "b":
             os._exit(9)
-        done.append(replace(source, target))
+        replace(source, target)
 
     if (pid := os.fork()) == 0:
         monkeypatch.setattr(os, "replace", killed)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from scripts import setup
 from serve import debugging
 from serve.errors import StartupError
 from serve.settings import Settings
@@ -40,7 +41,9 @@ def debugged(
     server_env: Env, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, int]]:
     """A server that runs a copy of serve/ in another place, as a container does, and its port."""
-    pytest.importorskip("debugpy", reason="make local-debug installs debugpy")
+    with pytest.MonkeyPatch.context() as patch:  # as make local-debug does on first use
+        patch.setenv("HOMEPORT_VENV", sys.prefix)
+        setup.install("debug", [ROOT / "images/debug.txt"])
     place = tmp_path_factory.mktemp("opt") / "ホーム port"
     shutil.copytree(ROOT / "serve", place / "serve")
     with socket.socket() as free:
