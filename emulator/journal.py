@@ -72,6 +72,7 @@ SECRET_KEYS = {
 """Members whose value is never kept, in lower case; of a map, its values."""
 OPENAI_NAMES = re.compile(r"(files(?!/import)|uploads|parts|jobs|deployments|models)/[^/]+")
 VAULT = re.compile(r"[^.]+\.vault\.azure\.net")
+SCORING = re.compile(r"\.inference\.ml\.azure\.com$")
 SIGNATURE = re.compile(r"\b(sig|code)=[^&\s\"']+")
 HIDDEN = "…"
 LONGEST = 200_000
@@ -87,6 +88,10 @@ def without_secrets(entry: dict[str, Any]) -> dict[str, Any]:
             body = _parsed(body)
         elif body is not None and not isinstance(body, dict | list):
             body = "a stream"
+        if body is not None and (
+            SCORING.search(entry["host"]) or str(entry.get("path", "")).endswith("/completions")
+        ):
+            body = HIDDEN  # questions and answers are the user's own
         if VAULT.fullmatch(entry["host"]) and isinstance(body, dict) and "value" in body:
             body = {**body, "value": HIDDEN}
         kept[side] = _hide(body)

@@ -63,7 +63,7 @@ class Allowed:
 
 PARTS = ("local", "cloud", "docker")
 FILES, SAID, PROCESSES = "files of the checkout", "what verbs print", "processes"
-VERB = r"(make|bash|sh|python\S*)( -m scripts\.\S+)?"
+VERB = r"(make|bash|sh|env|python\S*)( -m scripts\.\S+)?"
 ALLOWED = (
     Allowed(r".* of \.env", FILES, r"\.env", "the user's own settings, which no image copies"),
     Allowed(
@@ -159,7 +159,7 @@ def _row(place: str, searched: Searched, allowed: Counter[str]) -> Result:
     for finding, count in sorted(Counter(wrong).items(), key=str):
         where = f"{finding.where}, {finding.form}"
         print(f"FOUND: {finding.secret} in {place}: {where} ({count})", file=sys.stderr)
-    size = f"{searched.files:,} looked at, {searched.bytes / 1e6:,.1f} MB"
+    size = f"{searched.files:,} looked at, {searched.size / 1e6:,.1f} MB"
     return row(f"{place} ({size})", len(wrong), "findings", "0", met=not wrong)
 
 
@@ -171,7 +171,7 @@ def _all(paths: Iterable[Path], finder: Finder) -> Searched:
             inside = in_folder(path, finder)
             searched.findings += inside.findings
             searched.files += inside.files
-            searched.bytes += inside.bytes
+            searched.size += inside.size
         else:
             with path.open("rb") as stream:
                 searched.look(finder, stream, path.name)

@@ -154,21 +154,21 @@ class Workplace:
     def make(
         self,
         target: str,
+        variables: Mapping[str, str] | None = None,
         *,
         fails: bool | None = False,
         exported: bool = False,
-        **variables: str,
     ) -> str:
         """Run a verb as a user does; its stdout.
 
         ActError where it ends otherwise than expected; with `fails=None` it may do either.
         """
-        words = [f"{name}={value}" for name, value in variables.items() if name.isupper()]
-        secret = {"PROMPT"}  # as the environment: make's own command line can be read by all
-        shown = [word for word in words if word.partition("=")[0] not in secret]
-        given = {**self.rehearsal, **{n: v for n, v in variables.items() if n in secret}}
-        environ = self.environment(exported=exported, more=given)
-        return self._run(target, ["make", "-s", target, *shown], environ, fails=fails)
+        given = dict(variables or {})
+        # by the environment, as make's own command line can be read by all
+        prompt = {"PROMPT": given.pop("PROMPT")} if "PROMPT" in given else {}
+        words = [f"{name}={value}" for name, value in given.items()]
+        environ = self.environment(exported=exported, more={**self.rehearsal, **prompt})
+        return self._run(target, ["make", "-s", target, *words], environ, fails=fails)
 
     def python(self, name: str, program: str, *words: str, stdin: str = "", **more: str) -> str:
         """Run a program with the verbs' own modules."""
@@ -229,25 +229,25 @@ def local(work: Workplace, runtime: str = "host") -> None:
     """Train, serve, ask, read the log, and get all of it wrong."""
     port, prompt = str(work.port), work.plant(PROMPT, prefix="オーストラリアの首都は")
     where = {"RUNTIME": runtime}
-    work.make("doctor", JSON="1", exported=True, fails=None)  # it may find something
+    work.make("doctor", {"JSON": "1"}, exported=True, fails=None)  # it may find something
     with telling() as address:
         tracker = work.plant(TRACKER, suffix="0")
         work.rehearsal = {"MLFLOW_TRACKING_URI": f"http://me:{tracker}@{address}"}
-        work.make("local-train", SET=QUICK, exported=True, **where)
+        work.make("local-train", {"SET": QUICK, **where}, exported=True)
         work.rehearsal = {"HF_ENDPOINT": f"http://{address}", "HF_HUB_OFFLINE": "0"}
-        work.make("local-serve", MODEL="acme/gated", PORT=port, fails=True, **where)
+        work.make("local-serve", {"MODEL": "acme/gated", "PORT": port, **where}, fails=True)
         work.rehearsal = {}
-    work.make("local-serve", PORT=port, KEY="1", exported=True, **where)
+    work.make("local-serve", {"PORT": port, "KEY": "1", **where}, exported=True)
     try:
-        work.make("ask", PROMPT=prompt, PORT=port)
-        work.make("ask", PROMPT=prompt, PORT="1", fails=True)
+        work.make("ask", {"PROMPT": prompt, "PORT": port})
+        work.make("ask", {"PROMPT": prompt, "PORT": "1"}, fails=True)
         for number, (path, headers, body) in enumerate(wrong_requests(work, prompt)):
             work.kept(f"answer-{number}", ask(work.port, path, headers, body))
         if runtime == "host":
             crash(work, prompt)
-        work.kept("log", work.make("local-logs", PORT=port))
+        work.kept("log", work.make("local-logs", {"PORT": port}))
     finally:
-        work.make("local-stop", **where)
+        work.make("local-stop", where)
 
 
 def wrong_requests(work: Workplace, prompt: str) -> Iterator[tuple[str, dict[str, str], bytes]]:
@@ -313,26 +313,28 @@ def cloud(work: Workplace) -> None:
     prompt = work.plant(PROMPT, prefix="オーストラリアの首都は")
     recipe = {"RECIPE": "recipes/rehearsal.yaml"}
     quick = f"{QUICK} cloud.endpoint=quick"
-    work.make("rehearsal-up", RUNTIME="host", exported=True)
+    work.make("rehearsal-up", {"RUNTIME": "host"}, exported=True)
     try:
         lines = (work.folder / ".cache/rehearsal/env").read_text()
         work.rehearsal = dict(word.split("=", 1) for word in shlex.split(lines))
         work.values["the local Azure's own login"] = work.rehearsal["AZURE_CLIENT_SECRET"]
         token = work.plant(VAULT, prefix="hf_")
         work.python("vault", IN_VAULT, stdin=token)
-        work.make("cloud-plan", SET=quick, SPECS="outputs/specs", **recipe)
+        work.make("cloud-plan", {"SET": quick, "SPECS": "outputs/specs", **recipe})
         tokened = f"{quick} cloud.hub_token_secret=hub-token"
-        job = json.loads(work.make("cloud-train", SET=tokened, YES="1", JSON="1", **recipe))["job"]
-        work.make("cloud-logs", JOB=job, **recipe)
-        work.make("cloud-download", JOB=job, SET=tokened, **recipe)
+        job = json.loads(
+            work.make("cloud-train", {"SET": tokened, "YES": "1", "JSON": "1", **recipe})
+        )["job"]
+        work.make("cloud-logs", {"JOB": job, **recipe})
+        work.make("cloud-download", {"JOB": job, "SET": tokened, **recipe})
         absent = f"{quick} cloud.hub_token_secret=absent training.seed=9"
-        work.make("cloud-train", SET=absent, YES="1", fails=True, **recipe)
-        work.make("cloud-deploy", SET=quick, YES="1", **recipe)
+        work.make("cloud-train", {"SET": absent, "YES": "1", **recipe}, fails=True)
+        work.make("cloud-deploy", {"SET": quick, "YES": "1", **recipe})
         work.python("new-key", NEW_KEY, "quick", stdin=work.plant(ENDPOINT))
         time.sleep(1)
-        work.make("cloud-key", SET=quick, **recipe)
-        work.make("ask", TARGET="cloud", PROMPT=prompt, SET=quick, **recipe)
-        work.make("cloud-status", JSON="1")
+        work.make("cloud-key", {"SET": quick, **recipe})
+        work.make("ask", {"TARGET": "cloud", "PROMPT": prompt, "SET": quick, **recipe})
+        work.make("cloud-status", {"JSON": "1"})
         work.python("recording", RECORDED, "outputs/recording.json", "scripts.cloud_status")
         login = work.rehearsal.pop("AZURE_CLIENT_SECRET")
         work.make("cloud-status", fails=True)  # with the secret of .env
@@ -341,13 +343,13 @@ def cloud(work: Workplace) -> None:
         control = work.rehearsal["HOMEPORT_REHEARSAL_CONTROL"].rpartition(":")[2]
         fault = {"kind": "status", "status": 403, "path": "listSecrets", "times": 1}
         ask(int(control), "/faults", {}, json.dumps(fault).encode())
-        work.make("cloud-download", JOB=job, SET=tokened, fails=None, **recipe)
-        work.make("cloud-down", YES="1", SET=quick, **recipe)
+        work.make("cloud-download", {"JOB": job, "SET": tokened, **recipe}, fails=None)
+        work.make("cloud-down", {"YES": "1", "SET": quick, **recipe})
         # what it was asked, and the storage, which go with it
         kept = work.folder / "outputs/local-azure"
         shutil.copytree(work.folder / ".cache/rehearsal", kept)
     finally:
-        work.make("rehearsal-down", RUNTIME="host")
+        work.make("rehearsal-down", {"RUNTIME": "host"})
         work.rehearsal = {}
 
 

@@ -20,7 +20,7 @@ import re
 import secrets
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -117,7 +117,7 @@ class Finder:
         self._others = [
             (name, form, needle)
             for name, value in (others or {}).items()
-            for form, needle in dict.fromkeys(escaped(value))
+            for needle, form in _firsts(escaped(value)).items()
         ]
         self._patterns = PATTERNS if patterns else {}
         longest = [len(needle) for _, _, needle in self._others]
@@ -155,6 +155,14 @@ class Finder:
         for name, pattern in self._patterns.items():
             for match in pattern.finditer(text):
                 yield match.start(), name, "as it is", match.end() - match.start()
+
+
+def _firsts(forms: Iterable[tuple[str, bytes]]) -> dict[bytes, str]:
+    """The first form of each needle: most characters are written alike in all."""
+    found: dict[bytes, str] = {}
+    for form, needle in forms:
+        found.setdefault(needle, form)
+    return found
 
 
 def _places(text: bytes, needle: bytes) -> Iterator[int]:

@@ -20,7 +20,7 @@ import threading
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from trials.secrets_markers import Finder
 
@@ -46,7 +46,7 @@ class Searched:
 
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
-    bytes: int = 0
+    size: int = 0
 
     def look(self, finder: Finder, stream: IO[bytes], where: str) -> None:
         """Search one stream, and what is packed in it."""
@@ -61,7 +61,7 @@ class Searched:
                     with packed.open(name) as member:
                         self.look(finder, member, f"{where}!{name}")
             return
-        rest = _Joined(head, stream)
+        rest = cast("IO[bytes]", _Joined(head, stream))
         if head.startswith(GZIP):
             with contextlib.suppress(OSError, EOFError), gzip.open(rest) as plain:
                 self.look(finder, plain, where)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ class Searched:
 
     def _note(self, finder: Finder, stream: IO[bytes], where: str) -> None:
         found, size = finder.search(stream)
-        self.bytes += size
+        self.size += size
         self.findings += [Finding(name, where, form) for name, form in found]
 
 
@@ -190,7 +190,7 @@ class Watch:
         """What there was to see of processes."""
         searched = Searched(files=len(self._seen))
         for where, entry in self._entries:
-            searched.bytes += len(entry)
+            searched.size += len(entry)
             found = finder.search_bytes(entry)
             searched.findings += [Finding(secret, where, form) for secret, form in found]
         return searched
@@ -199,7 +199,7 @@ class Watch:
         """What the engine told of containers."""
         searched = Searched(files=len(self._containers))
         for told in self._containers.values():
-            searched.bytes += len(told)
+            searched.size += len(told)
             image = json.loads(told)[0]["Config"]["Image"]
             found = finder.search_bytes(told)
             searched.findings += [Finding(secret, image, form) for secret, form in found]

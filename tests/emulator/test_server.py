@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emulator.http import Reply, Request, Route
+from emulator.journal import without_secrets
 from emulator.server import Server, serve
 from tests.local_azure import MemoryStorage, NoNodes, bare_azure, session
 
@@ -187,3 +188,16 @@ def test_a_client_that_is_silent_stops_nobody_else(bare: Server) -> None:
         assert answer.status_code == 200
     finally:
         silent.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("quick.eastus.inference.ml.azure.com", "/score"),
+        ("x.openai.azure.com", "/openai/deployments/d/chat/completions"),
+    ],
+)
+def test_the_journal_keeps_neither_questions_nor_answers(host: str, path: str) -> None:
+    sides = {"request": b'{"prompt": "mine"}', "response": b'{"output": "yours"}'}
+    kept = without_secrets({"host": host, "path": path, "query": {}, **sides})
+    assert (kept["request"], kept["response"]) == ("…", "…")

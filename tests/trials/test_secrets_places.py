@@ -64,7 +64,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     ),
     "a database": database,
     "a link": lambda path: path.symlink_to(f"/nowhere/{VALUE.replace('/', '')}"),
-    "a folder's name": lambda path: path.mkdir() or (path / TAG).mkdir(),
+    "a folder's name": lambda path: (path / TAG).mkdir(parents=True),
 }
 
 
