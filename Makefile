@@ -15,7 +15,7 @@ WORKERS := -n auto --maxprocesses=4 --dist loadfile
 
 # Handed to the verbs as environment, so that a prompt or a path needs no second quoting.
 export RECIPE MODEL PORT BIND KEY DEBUG_PORT TRACK_PORT PROMPT SET RUNTIME FRESH GPU HOMEPORT_VENV
-export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS MINUTES CLIENTS COUNT SEED PACKAGES
+export NAME DATA FIX YES JOB ENDPOINT COMPUTE ALL FILES TARGET FINISH DETACH PUSH SPECS JSON FAULTS KILLS MINUTES CLIENTS COUNT SEED PACKAGES
 # To the letter: in what stands on make's command line, `$5` of a prompt or a path is no variable of make's.
 $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -83,7 +83,7 @@ cloud-smoke: cloud-setup ## The whole path once on a real subscription, at the c
 
 ##@ Rehearsal
 .PHONY: rehearse rehearsal-up rehearsal-down
-rehearse: cloud-setup ## The whole cloud path, for real, against a local Azure, for free  [RECIPE=…] [FAULTS=1]
+rehearse: cloud-setup ## The whole cloud path, for real, against a local Azure, for free  [RECIPE=…] [FAULTS=1|all] [KILLS=50]
 	@$(RUN) scripts.rehearse
 rehearsal-up: cloud-setup ## Start the local Azure and leave it, to type the cloud verbs against it
 	@$(RUN) scripts.rehearse --up

@@ -20,6 +20,9 @@ from emulator.nodes import NodeError, Nodes
 from emulator.server import Server, serve
 from emulator.storage import AzuriteStorage
 
+HURRY = 0.1
+"""Stand-ins are ready at once, so probes need not wait as long as for a model."""
+
 
 def main() -> None:
     """Run the command line."""
@@ -46,6 +49,14 @@ def main() -> None:
     )
     parser.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="for the tiny base model, which may stay"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="stand-ins of a second for training and serving: for trials of the cloud verbs",
+    )
+    parser.add_argument(
+        "--really", default="", metavar="NAME", help="with --quick: trains and serves this for real"
     )
     given = parser.parse_args()
     stop = threading.Event()
@@ -74,6 +85,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
         train_image=given.train_image,
         serve_image=given.serve_image,
         cache_folder=given.cache.resolve() if given.cache else None,
+        hurry=HURRY if given.quick else 1.0,
     )
     files = certificates.ensure(folder / "pki")
     found = azurite.find(Path(".cache/azurite").resolve())
@@ -100,8 +112,9 @@ def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
         own = (given.train_image, given.serve_image)
         return DockerNodes(given.engine_registry, given.network or None, ca, own)
     from emulator.nodes.host import HostNodes
+    from emulator.nodes.quick import QuickHostNodes
 
-    nodes = HostNodes(folder)
+    nodes = QuickHostNodes(folder, given.really) if given.quick else HostNodes(folder)
     # a job's own cache (azure/job.yml): the base model that it would make again, a minute each time
     for made in given.cache.glob("tiny-*") if given.cache else ():
         shutil.copytree(made, folder / "tmp" / "homeport" / made.name)

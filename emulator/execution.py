@@ -15,6 +15,7 @@ from typing import Any
 
 from emulator.azure import Azure
 from emulator.commands import Process, processes, seconds_of
+from emulator.faults import Fault
 from emulator.nodes import NodeError, Program, Running
 from emulator.outputs import Output
 from emulator.store import now
@@ -128,7 +129,7 @@ class Execution:
         synced = 0.0
         while True:
             clock = time.monotonic()
-            if preempt and clock - started >= preempt.seconds:
+            if preempt and self._due(preempt, clock - started):
                 for running in self._running.values():
                     running.stop(0)
                 raise Preempted
@@ -148,6 +149,18 @@ class Execution:
                     if output.mounted:
                         output.look()
             live.canceled.wait(LOOK_SECONDS)
+
+    def _due(self, preempt: Fault, seconds: float) -> bool:
+        """Whether the node is to be taken away now."""
+        if not preempt.cause:
+            return seconds >= preempt.seconds
+        words = preempt.cause.encode()
+        if not any(words in running.log() for running in self._running.values()):
+            return False
+        for output in self._outputs:  # what was written until then is on the mount
+            if output.mounted:
+                output.look(final=True)
+        return True
 
     def _look_for_failure(self) -> bool:
         """Whether all have ended well; Ended with the service's sentence where one has not."""

@@ -20,6 +20,7 @@ from typing import Any
 from emulator import contract, tenants
 from emulator.azure import Azure
 from emulator.certificates import Certificates
+from emulator.faults import Fault
 from emulator.http import API, ARM, Dropped, Refusal, Reply, Request, Route
 from emulator.journal import shape, without_secrets
 from emulator.proxy import Address
@@ -53,6 +54,8 @@ DISCOVERY = "/discovery"
 """The one document of the region that azure-ai-ml asks for without a token."""
 DRAINED = 64 << 20
 """Bytes of an unread body that are read away: a client reads an answer only after its body."""
+CODES = {403: "AuthorizationFailed", 429: "TooManyRequests"}
+"""What the service calls a refusal, by its status."""
 HANDSHAKE_SECONDS = 30
 IDLE_SECONDS = 600
 
@@ -98,10 +101,10 @@ class Front(ThreadingHTTPServer):
     def _guarded(self, request: Request) -> Reply:
         faults = self.azure.faults
         about = {"method": request.method, "path": request.path}
-        if faults.take("reset", **about):
+        if faults.take("reset", **about) or faults.hold("hold", **about):
             raise Dropped
         if fault := faults.take("status", **about):
-            return _refused(fault.status, fault.retry_after)
+            return _refused(fault, request)
         try:
             reply = self._route(request)
         except Refusal as refusal:
@@ -115,7 +118,7 @@ class Front(ThreadingHTTPServer):
             reply = Reply(
                 500, Refusal(500, "InternalServerError", "A bug of the rehearsal.").body()
             )
-        if faults.take("lost_reply", **about):
+        if faults.take("lost_reply", **about) or faults.hold("hold_reply", **about):
             raise Dropped
         return reply
 
@@ -231,8 +234,15 @@ def check_response(azure: Azure, request: Request, reply: Reply) -> None:
         azure.journal.problem(f"our answer to {request.method} {request.path}: {sentence}")
 
 
-def _refused(status: int, retry_after: float) -> Reply:
-    code = "TooManyRequests" if status == 429 else "ServiceUnavailable"
-    body = Refusal(status, code, f"The service answers {status}: a fault that was asked for.")
-    wait = str(math.ceil(retry_after))  # azure-core reads an integer
-    return Reply(status, body.body(), {"Retry-After": wait})
+def _refused(fault: Fault, request: Request) -> Reply:
+    """The answer that was asked for, in Azure's words where a verb may read them."""
+    words = f"The service answers {fault.status}: a fault that was asked for."
+    if fault.status == 403:
+        words = (
+            "The client does not have authorization to perform action "
+            f"'Microsoft.Resources/{request.method.lower()}' over scope '{request.path}' or the "
+            "scope is invalid."
+        )
+    code = CODES.get(fault.status, "ServiceUnavailable")
+    wait = str(math.ceil(fault.retry_after))  # azure-core reads an integer
+    return Reply(fault.status, Refusal(fault.status, code, words).body(), {"Retry-After": wait})

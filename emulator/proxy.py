@@ -91,8 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         if target is None:
             self.send_error(403, "Only Azure's hosts can be reached in a rehearsal")
             return
-        if target == self.server.storage and self.server.faults.take(
-            "reset", method="CONNECT", path=host
+        faults = self.server.faults
+        if target == self.server.storage and (
+            faults.take("reset", method="CONNECT", path=host)
+            or faults.hold("hold", method="CONNECT", path=host)
         ):
             return
         try:

@@ -8,6 +8,8 @@ proxy's port:
     GET /health    {"status": "ok", "mode": …}
     GET /report    problems, hosts that were dialled, requests per route, contract versions
     POST /faults   a faults.Fault as JSON;  DELETE /faults  none are left
+    GET /faults    what has struck since, and how many requests are held
+    GET /resources all that is here, and what runs (inventory.py)
     GET /msi/token the managed identity of jobs and deployments (vault.py)
 """
 
@@ -17,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from emulator import certificates, contract, openai, serving, vault, workspace
+from emulator import certificates, contract, inventory, openai, serving, vault, workspace
 from emulator.azure import Azure, Settings
 from emulator.faults import Fault, Faults, Kind
 from emulator.front import Front
@@ -62,6 +64,10 @@ class Server:
                 case "POST", "/faults":
                     self.azure.faults.add(fault_of(request.json()))
                     return Reply(204)
+                case "GET", "/faults":
+                    return Reply(200, self.azure.faults.report())
+                case "GET", "/resources":
+                    return Reply(200, inventory.of(self.azure))
                 case "DELETE", "/faults":
                     self.azure.faults.clear()
                     return Reply(204)

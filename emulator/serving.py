@@ -136,6 +136,12 @@ class Fleet:
         with self._lock:
             return self._keys.setdefault(endpoint_id.lower(), Keys())
 
+    def running(self) -> list[str]:
+        """ARM ids of the deployments that have a server."""
+        with self._lock:
+            services = dict(self._services)
+        return [name for name, service in services.items() if service.instances()]
+
     def close(self, below: str, grace: float) -> None:
         """End the deployments whose ARM id is `below` or lies below it; forget its keys."""
         key = below.lower()

@@ -52,6 +52,11 @@ class Store:
             found = [r for i, r in self._resources.items() if i.startswith(prefix)]
             return copy.deepcopy([r for r in found if "/" not in r["id"][len(prefix) :]])
 
+    def every(self) -> list[Resource]:
+        """Copies of all resources, in the order they came."""
+        with self._lock:
+            return copy.deepcopy(list(self._resources.values()))
+
     def delete(self, arm_id: str) -> bool:
         """Remove the resource and all below it; False where there is none."""
         key = arm_id.lower()

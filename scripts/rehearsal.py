@@ -36,13 +36,18 @@ SOCKET = Path("/var/run/docker.sock")
 START_SECONDS = 60
 STOP_SECONDS = 30
 SERVICES = ("azure", "registry")
+REALLY = "really"
+"""In the name of what is trained and served for real where all else is a stand-in."""
 
 
 class LocalAzure:
     """The local Azure of this checkout; one at a time."""
 
-    def __init__(self, runtime: Compose | Host) -> None:
+    def __init__(self, runtime: Compose | Host, *, quick: bool = False) -> None:
+        """With `quick` jobs and deployments are stand-ins of a second, but for what has REALLY in
+        its name; only without Docker."""
         self.runtime = runtime
+        self._flags = ["--quick", "--really", REALLY] if quick else []
 
     def start(self) -> None:
         """Start it empty and wait until it answers; MachineError with its last lines otherwise."""
@@ -58,7 +63,9 @@ class LocalAzure:
         say(f"local Azure: {self.control()} (rehearsal, not Azure; jobs run in {self._mode()})")
 
     def _mode(self) -> str:
-        return "containers" if isinstance(self.runtime, Compose) else "processes of this machine"
+        if isinstance(self.runtime, Compose):
+            return "containers"
+        return "stand-ins of a second" if self._flags else "processes of this machine"
 
     def _bring_bases(self) -> None:
         """Bases that were made here before need not be made again, which takes a minute."""
@@ -91,7 +98,7 @@ class LocalAzure:
             process = subprocess.Popen(
                 [
                     *(str(setup.python()), "-m", "emulator", "--mode", "host"),
-                    *("--folder", str(FOLDER), "--cache", str(BASES)),
+                    *("--folder", str(FOLDER), "--cache", str(BASES), *self._flags),
                 ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -132,6 +139,13 @@ class LocalAzure:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{self.control()}/{what}", timeout=10) as reply:
             return json.loads(reply.read() or b"null")
+
+    def tell(self, method: str, what: str, body: Mapping[str, object] | None = None) -> None:
+        """POST or DELETE a control route."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        data = json.dumps(body).encode() if body is not None else None
+        asked = urllib.request.Request(f"{self.control()}/{what}", data, method=method)  # noqa: S310
+        opener.open(asked, timeout=10).close()
 
     def stop(self) -> bool:
         """End it and all that runs in it; False where none was running."""
@@ -186,6 +200,13 @@ def shell_line() -> str:
     return f"set -a; . {relative(ENV)}; set +a"
 
 
-def local_azure(environ: Mapping[str, str], runtime: Choice, device: Choice) -> LocalAzure:
-    """The local Azure in the chosen runtime."""
-    return LocalAzure((Compose if runtime.value == "docker" else Host)(environ, device))
+def local_azure(
+    environ: Mapping[str, str],
+    runtime: Choice,
+    device: Choice,
+    *,
+    quick: bool = False,
+) -> LocalAzure:
+    """The local Azure in the chosen runtime; `quick` as LocalAzure has it."""
+    made = (Compose if runtime.value == "docker" else Host)(environ, device)
+    return LocalAzure(made, quick=quick)

@@ -1,6 +1,7 @@
 """Rehearse the cloud path: the verbs that run on Azure, against a local Azure, then taken away.
 
     make rehearse [RECIPE=…] [RUNTIME=docker|host]    all of it, and a verdict
+    make rehearse FAULTS=1 | FAULTS=all | KILLS=50    what goes wrong instead (rehearse_trials.py)
     make rehearsal-up, rehearsal-down                 the local Azure alone, to type the verbs
 
 Nothing in it is a stand-in but Azure itself: the SDK, the storage protocol, the images, the
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import rehearse_faults, setup
+from scripts import rehearse_trials, setup
 from scripts.console import run_verb, say
 from scripts.docker import Compose
 from scripts.errors import CommandError, VerbError
@@ -69,6 +70,8 @@ class Rehearsal:
     environ: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
     findings: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    """Of trials, for the report."""
 
     def step(self, title: str, work: Callable[[], Any]) -> Any:
         """Do one step, timed; its result."""
@@ -136,13 +139,6 @@ def rehearse(run: Rehearsal) -> None:
         if refused
         else f"only {', '.join(sorted(allowed))}",
     )
-
-
-def faults(run: Rehearsal) -> None:
-    """Every fault of scripts/rehearse_faults.py."""
-    for outcome in rehearse_faults.run_cases(run.azure, run.environ, str(run.path)):
-        found = f"make {outcome.case.target} ended with {outcome.code}: {outcome.told()}"
-        run.findings[outcome.case.name] = {"holds": outcome.holds, "found": found}
 
 
 def ask(run: Rehearsal) -> None:
@@ -249,6 +245,7 @@ def conclude(run: Rehearsal, error: VerbError | None) -> int:
         "error": str(error or ""),
         "seconds": run.seconds,
         "findings": run.findings,
+        **run.tables,
     }
     (folder / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     say("")
@@ -275,9 +272,15 @@ def main() -> None:
     )
     parser.add_argument(
         "--faults",
-        action="store_true",
-        default=bool(flag_default("FAULTS")),
-        help="inject what goes wrong on a cloud, and show what the verbs make of it",
+        default=flag_default("FAULTS"),
+        help="inject what goes wrong on a cloud: 1 for the named cases, all for every fault "
+        "against every verb too",
+    )
+    parser.add_argument(
+        "--kills", default=flag_default("KILLS"), help="kill so many verbs, and give them again"
+    )
+    parser.add_argument(
+        "--seed", default=flag_default("SEED", "7"), help="of the kills: the same points again"
     )
     parser.add_argument(
         "--up", action="store_true", help="only start the local Azure, and leave it"
@@ -287,9 +290,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     environ = environment()
-    runtime = choose_runtime(arguments.runtime)
+    asked_for = rehearse_trials.read(arguments.faults, arguments.kills, arguments.seed)
+    runtime = choose_runtime(asked_for.runtime(arguments.runtime))
     device = choose_device({**environ, "HOMEPORT_DEVICE": "cpu"}, runtime.value)
-    azure = local_azure(environ, runtime, device)
+    quick = asked_for.any and runtime.value == "host"
+    azure = local_azure(environ, runtime, device, quick=quick)
     if arguments.down:
         say("stopped the local Azure" if azure.stop() else "no local Azure is running")
         azure.forget()
@@ -300,7 +305,8 @@ def main() -> None:
     if overrides:
         say(f"set:     {shlex.join(overrides)} (rehearsal.set of the recipe, and SET)")
     say(f"runtime: {runtime}")
-    prepare(azure.runtime)
+    if asked_for.real or not asked_for.any:
+        prepare(azure.runtime)
     azure.start()
     if arguments.up:
         say(f"use it:  {shell_line()}; make cloud-plan")
@@ -311,8 +317,9 @@ def main() -> None:
     run = Rehearsal(azure, recipe, arguments.recipe, overrides, known)
     error = None
     try:
-        if arguments.faults:
-            run.step("faults", lambda: faults(run))
+        if asked_for.any:
+            found = rehearse_trials.run(asked_for, azure, known, str(arguments.recipe))
+            run.seconds, run.findings, run.tables = found.seconds, found.findings, found.tables
         else:
             rehearse(run)
     except VerbError as failed:

@@ -212,7 +212,10 @@ def finish(work: Work) -> dict[str, Any]:
 
 
 def rollback(work: Work, *, smoke: Mapping[str, Any] = SMOKE, path: str = SCORE) -> dict[str, Any]:
-    """Ask the deployment before whether it answers `smoke`, then give it all traffic."""
+    """Ask the deployment before whether it answers `smoke`, then give it all traffic.
+
+    Given again it changes nothing: the endpoint's tag goes on naming the one that was gone back to.
+    """
     from scripts.azure import endpoints, rollout, splits
     from scripts.azure.billing import total
     from scripts.azure.scoring import ScoringError
@@ -233,11 +236,13 @@ def rollback(work: Work, *, smoke: Mapping[str, Any] = SMOKE, path: str = SCORE)
         asking.ask(smoke, deployment=target.name)
     except ScoringError as error:
         raise CloudError(f"{target.name} does not answer, so nothing was moved: {error}") from error
-    left = splits.without(there.traffic, target.name)
-    previous = max(left, key=lambda other: left[other], default="")
-    tags = {PREVIOUS: previous} if previous else {}
-    endpoints.set_traffic(cloud, name, {target.name: 100}, tags)
-    say(f"served: {target.name} ({target.model}) has all traffic of {name} again{_label(cloud)}")
+    done = there.traffic == {target.name: 100}
+    if not done:
+        endpoints.set_traffic(cloud, name, {target.name: 100}, {PREVIOUS: target.name})
+    say(
+        f"served: {target.name} ({target.model}) has all traffic of {name} "
+        f"{'already' if done else 'again'}{_label(cloud)}"
+    )
     kept = [d for d in there.deployments if d.name != target.name]
     for deployment in kept:
         say(

@@ -39,6 +39,7 @@ SCORE = "/score"
 LOG_LINES = 60
 POLL_SECONDS = 5.0
 PROGRESS_SECONDS = 30.0
+AFTER_FAILURE = "Next: make cloud-status, then the same again."
 CONFLICT = 409
 BUSY_SECONDS = 1800.0
 """Longest wait for an operation on the same endpoint to end; Azure gives a deployment 20 min."""
@@ -280,6 +281,8 @@ def settle(what: str, begin: Callable[[], Any], *, gone: bool = False) -> None:
                 return None
             raise
         except Refused as refused:
+            if not refused.status:  # it was begun, and failed
+                raise Refused(f"{refused} {AFTER_FAILURE}", code=refused.code) from refused
             if refused.status != CONFLICT:
                 raise
             if time.monotonic() > end:

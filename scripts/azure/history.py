@@ -31,6 +31,7 @@ LOG = re.compile(r"user_logs/std_log(_process_0+)?\.txt")
 """What the command prints; of several processes the first one's."""
 OTHERS = re.compile(r"user_logs/std_log_process_\d+\.txt")
 LOOK_SECONDS = 2.0
+REHEARSED_LOOK_SECONDS = 0.5
 SETTLE_LOOKS = 3
 """Looks after the end for lines that come late."""
 
@@ -102,9 +103,9 @@ def follow(
                 look(now)
             if now.over:
                 break
-            sleep(LOOK_SECONDS)
+            sleep(_pause(cloud))
         for _ in range(SETTLE_LOOKS):
-            sleep(min(LOOK_SECONDS, 1.0))
+            sleep(min(_pause(cloud), 1.0))
             if not reader.read_on(session, details(cloud, job).logs):
                 break
     reader.finish()
@@ -177,8 +178,13 @@ class Reader:
 def until_over(cloud: Cloud, job: str, *, sleep: Callable[[float], None] = time.sleep) -> Details:
     """Wait for the end of a job without its log."""
     while not (now := details(cloud, job)).over:
-        sleep(LOOK_SECONDS)
+        sleep(_pause(cloud))
     return now
+
+
+def _pause(cloud: Cloud) -> float:
+    """Seconds between two looks; jobs of a rehearsal are short, and nobody counts its requests."""
+    return REHEARSED_LOOK_SECONDS if cloud.workspace.rehearsal else LOOK_SECONDS
 
 
 def read(cloud: Cloud, job: str, name: str | None = None) -> dict[str, str]:

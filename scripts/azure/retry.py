@@ -15,16 +15,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from scripts.azure import causes
 from scripts.console import say
 from scripts.errors import CloudError
 
 T = TypeVar("T")
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
-WAITS: tuple[float, ...] = (1, 2, 4, 8, 16, 30)
-"""Seconds between tries: a minute in all, as long as a service restarts."""
+WAITS: tuple[float, ...] = (0.2, 1, 2, 4, 8, 16, 30)
+"""Seconds between tries: a minute in all, as long as a service restarts; the first one is for a
+connection that broke by chance."""
 PATIENT: tuple[float, ...] = (*WAITS, *[30.0] * 18)
 """Ten minutes: for looking on at what goes on without us."""
+NO_ROLE = "ask the workspace's owner whether your sign-in may do that."
 LONGEST = 600.0
 """Seconds that are waited at the most because the service asks for it."""
 WORDS_SHOWN = 600
@@ -72,7 +75,7 @@ def call(
                     raise
                 raise failure from error
             wait = retry_after(error) or wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
-            say(f"azure:  {_short(error)}; {what} again in {wait:.0f} s")
+            say(f"azure:  {_short(error)}; {what} again in {wait:.{0 if wait >= 1 else 1}f} s")
             sleep(wait)
 
 
@@ -135,6 +138,8 @@ def translate(what: str, error: BaseException) -> CloudError | None:
             return Refused(f"could not {what}: Azure failed ({code}): {message}", 0, code)
         kind = NotFound if error.status_code == 404 else Refused
         sentence = f"could not {what}: Azure answered {error.status_code} ({code}): {message}"
+        if error.status_code in (401, 403):
+            sentence += f" Next: {causes.explain(sentence) or NO_ROLE}"
         return kind(sentence, error.status_code, code)
     if transient(error):
         return CloudError(

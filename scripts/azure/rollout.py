@@ -129,8 +129,10 @@ def _endpoint(
         lambda endpoint: endpoint.state not in ("Creating", "Provisioning"),
         f"endpoint {wanted.endpoint}",
     )
-    if found.state == "Failed":
+    if found.state == "Failed" and not found.deployments:
         raise CloudError(f"endpoint {wanted.endpoint} could not be made; next: {wanted.down}")
+    if found.state == "Failed":  # its deployments answer all the same, and a change mends it
+        say(f"target: {wanted.endpoint} failed while it was changed; going on with it")
     say(f"target: {found.uri}")
     return found
 

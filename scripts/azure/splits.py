@@ -67,14 +67,14 @@ def without(current: Mapping[str, int], name: str, total: int = 100) -> dict[str
 def before(endpoint: Endpoint) -> Deployment | None:
     """The deployment that a rollback goes to, None where there is none.
 
-    While a rollout is under way the older one with traffic; else the one that had it before; else
-    the newest other one that is ready.
+    While a rollout is under way the older one with traffic; else the one that had it before, which
+    has it already where a rollback was done; else the newest other one that is ready.
     """
     ready = [d for d in endpoint.deployments if d.state == "Succeeded"]
     if len(endpoint.traffic) > 1:
         return min((d for d in ready if d.traffic), key=_made, default=None)
     others = [d for d in ready if not d.traffic]
-    remembered = next((d for d in others if d.name == endpoint.tags.get(PREVIOUS)), None)
+    remembered = next((d for d in ready if d.name == endpoint.tags.get(PREVIOUS)), None)
     return remembered or max(others, key=_made, default=None)
 
 

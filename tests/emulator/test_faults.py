@@ -1,5 +1,6 @@
 """Faults on demand, in the words and status codes of the cloud."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -91,3 +92,47 @@ def test_a_fault_that_nobody_knows_is_refused(bare: Server, fault: Any, words: s
     answer = requests.post(f"{bare.proxy_url}/faults", json=fault, timeout=5)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+
+
+def test_the_first_occasions_may_pass() -> None:
+    faults = Faults()
+    faults.add(Fault(kind="reset", skip=2))
+    assert [bool(faults.take("reset", path=path)) for path in "abcd"] == [False, False, True, False]
+
+
+def test_each_request_can_be_spoiled_once() -> None:
+    faults = Faults()
+    faults.add(Fault(kind="reset", path="^/x", once_each=True))
+    asked = [("GET", "/x/1"), ("GET", "/x/1"), ("PUT", "/x/1"), ("GET", "/x/2"), ("GET", "/y")]
+    struck = [bool(faults.take("reset", method=method, path=path)) for method, path in asked]
+    assert struck == [True, False, True, True, False]
+    assert faults.report()["struck"] == ["reset: GET /x/1", "reset: PUT /x/1", "reset: GET /x/2"]
+    faults.clear()
+    assert faults.report() == {"struck": [], "held": 0, "left": 0}
+
+
+@pytest.mark.parametrize(("kind", "done"), [("hold", False), ("hold_reply", True)])
+def test_a_request_is_held_before_or_after_the_work_until_faults_are_cleared(
+    bare: Server, kind: Any, done: bool
+) -> None:
+    client = session(bare)
+    requests.post(f"{bare.proxy_url}/faults", json={"kind": kind, "method": "PUT"}, timeout=5)
+    with ThreadPoolExecutor() as pool:
+        put = pool.submit(client.put, url(bare, "/datastores/mine"), json=DATASTORE)
+        control = f"{bare.proxy_url}/faults"
+        while not (told := requests.get(control, timeout=5).json())["held"]:
+            assert not put.done()
+        assert told["struck"][0].startswith(f"{kind}: PUT /subscriptions/")
+        assert (session(bare).get(url(bare, "/datastores/mine")).status_code == 200) is done
+        requests.delete(control, timeout=5)
+        with pytest.raises(requests.ConnectionError):
+            put.result(timeout=5)
+    assert requests.get(control, timeout=5).json()["held"] == 0
+    assert bare.report()["problems"] == []
+
+
+def test_a_refusal_is_in_the_words_of_the_service(bare: Server) -> None:
+    bare.azure.faults.add(Fault(kind="status", status=403))
+    refused = session(bare).get(url(bare)).json()["error"]
+    assert refused["code"] == "AuthorizationFailed"
+    assert "does not have authorization to perform action" in refused["message"]

@@ -199,6 +199,19 @@ def test_a_preempted_job_goes_on_with_its_mounted_output_on_another_node(azure: 
     assert azure.log("spot") == "resumed at 7\n"
 
 
+def test_a_node_can_be_taken_away_at_a_line_of_the_log(azure: Client) -> None:
+    azure.azure.faults.add(Fault(kind="preempt", path="/jobs/step", cause="step 7"))
+
+    azure.job(
+        "step",
+        "cd ${{outputs.out}}; if test -e 7; then exit; fi; echo x >7; echo step 7; sleep 60",
+        outputs=OUT,
+    )
+
+    assert azure.ended("step")["status"] == "Completed"
+    assert azure.log("step") == "step 7\n"
+
+
 def test_an_output_at_a_fixed_place_is_there_for_the_next_job(azure: Client) -> None:
     uri = "azureml://datastores/workspaceblobstore/paths/homeport/base/runs"
     outputs = {"out": {**OUT["out"], "uri": uri}}

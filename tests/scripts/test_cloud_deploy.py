@@ -58,8 +58,10 @@ def test_the_way_of_an_endpoint_from_no_model_to_nothing_left(azure: Stage) -> N
     assert second["kept"] == [first["deployment"]]
     ran = azure.run("cloud_rollback", "--json")
     assert json.loads(ran.out)["deployment"] == first["deployment"]
-    ran = azure.run("cloud_rollback")
-    assert ran.out.strip() == second["deployment"]
+    ran = azure.run("cloud_rollback")  # as after a kill: it is not undone
+    assert ran.out.strip() == first["deployment"] and "already" in ran.told
+    ran = azure.run("cloud_deploy", "--yes", "--json")
+    assert json.loads(ran.out)["traffic"] == {second["deployment"]: 100}
 
     ran = azure.run("cloud_status", "--json")
     status = json.loads(ran.out)

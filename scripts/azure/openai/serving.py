@@ -31,6 +31,8 @@ from train.recipe import Recipe
 
 SOURCE = "homeport-source"
 """Tag of a deployment: ARM id of the resource that trained its model."""
+INSTEAD = "homeport-instead-of"
+"""Tag of a deployment that was gone back to: the one that was asked until then."""
 HASH = 6
 
 
@@ -155,6 +157,10 @@ def rollback(work: Work) -> dict[str, Any]:
             f"delete {found[-1].name} (make cloud-down)."
         )
     now, before = found[-1], found[-2]
+    if now.tags.get(INSTEAD) == before.name:  # this has been done, and is not to be undone
+        deployments.wait(there, now.name)
+        say(f"serves: {there.name}/{now.name} already; {before.name} stays and bills")
+        return _rolled_back(there, now, before)
     with connect(there) as service:
         deployments.ready(service, before.name, _messages(recipe, _sample(recipe)))
     deployments.put(
@@ -165,17 +171,21 @@ def rollback(work: Work) -> dict[str, Any]:
             sku=before.sku,
             capacity=before.capacity,
             source=source if there.id.casefold() != source.id.casefold() else None,
-            tags={**before.tags, SINCE: datetime.now(UTC).isoformat()},
+            tags={**before.tags, SINCE: datetime.now(UTC).isoformat(), INSTEAD: now.name},
         ),
     )
     deployments.wait(there, before.name)
     say(f"serves: {there.name}/{before.name}; {now.name} stays and bills until FINISH=1 deletes it")
+    return _rolled_back(there, before, now)
+
+
+def _rolled_back(there: Account, to: Deployment, other: Deployment) -> dict[str, Any]:
     return {
         "endpoint": there.name,
         "uri": f"{there.endpoint}/openai/v1/",
-        "deployment": before.name,
-        "model": before.model,
-        "before": now.name,
+        "deployment": to.name,
+        "model": to.model,
+        "before": other.name,
     }
 
 

@@ -134,6 +134,25 @@ def test_what_must_not_be_done_twice_is_only_sent_again_if_surely_nothing_was_be
     assert flaky.calls == calls
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (
+            "does not have authorization to perform action 'a/read' over scope '/s'",
+            "may not do a/re",
+        ),
+        ("No.", "ask the workspace's owner whether"),
+    ],
+)
+def test_a_refusal_for_lack_of_a_role_says_whom_to_ask(
+    words: str, remedy: str, slept: list[float]
+) -> None:
+    refusal = answer(403, {"error": {"code": "Forbidden", "message": words}})
+    with pytest.raises(retry.Refused, match=f"Azure answered 403.*Next: .*{remedy}"):
+        retry.call("look", Flaky(refusal), sleep=slept.append)
+    assert slept == []
+
+
 def test_what_does_not_mend_ends_with_a_sentence(slept: list[float]) -> None:
     flaky = Flaky(*[exceptions.ServiceRequestError("no route")] * 9)
     with pytest.raises(CloudError, match="could not list the jobs: Azure cannot be reached"):

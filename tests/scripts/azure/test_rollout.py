@@ -117,6 +117,25 @@ def test_a_second_deployment_that_crashes_leaves_the_first_as_it_was(azure: Stag
     assert list(models(azure).values()) == ["tiny-ja:1"]
 
 
+def test_an_endpoint_whose_change_failed_serves_on_and_is_gone_on_with(azure: Stage) -> None:
+    deploy(azure, "1")
+    deploy(azure, "2")
+    before = traffic(azure)
+    azure.faults.add(Fault(kind="failed_provisioning", path=f"{ENDPOINT}$", cause="It broke."))
+    ran = azure.run("cloud_rollback")
+    assert ran.code == 6
+    assert re.search(
+        r"It broke\..* Next: make cloud-status, then the same again\.$", ran.told.strip()
+    )
+    found = azure.endpoint()
+    assert found and found.state == "Failed"
+    told = deploy(azure, "2")  # and not: delete the endpoint
+    assert "failed while it was changed" in told
+    assert traffic(azure) == before
+    found = azure.endpoint()
+    assert found and found.state == "Succeeded"
+
+
 def test_a_deployment_that_does_not_answer_gets_no_traffic(azure: Stage) -> None:
     deploy(azure, "1")
     before = traffic(azure)

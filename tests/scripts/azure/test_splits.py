@@ -136,6 +136,14 @@ def test_surplus_is_ours_without_traffic_and_not_the_wanted_one() -> None:
             "blue-2",
         ),
         (endpoint(deployment("blue-1", state="Failed"), deployment("green-2", 100)), None),
+        (  # gone back to already
+            endpoint(
+                deployment("blue-1", 100),
+                deployment("green-2", minutes=1),
+                **{PREVIOUS: "blue-1"},
+            ),
+            "blue-1",
+        ),
     ],
 )
 def test_a_rollback_goes_to_the_deployment_before(there: Endpoint, expected: str | None) -> None:

@@ -95,6 +95,8 @@ def test_other_settings_are_another_job_and_a_model_beside_the_one_before(
 
     back = azure_openai.rollback(work)
     assert back["deployment"] == before["deployment"]
+    again = azure_openai.rollback(work)  # as after a kill: it is not undone
+    assert again["deployment"] == before["deployment"]
     assert azure_openai.ask(work.cloud, work.recipe, "?").by.endswith(before["deployment"])
 
     ended = azure_openai.deploy(work, finish=True)
