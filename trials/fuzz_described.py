@@ -17,7 +17,7 @@ from trials.fuzz_send import in_our_form
 SEEN = Path(os.environ["FUZZ_SEEN"])
 
 
-@schemathesis.check
+@schemathesis.check  # type: ignore[untyped-decorator]
 def our_error(
     context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
@@ -28,7 +28,7 @@ def our_error(
             raise AssertionError(wrong)
 
 
-@schemathesis.hook
+@schemathesis.hook  # type: ignore[untyped-decorator]
 def after_call(
     context: schemathesis.HookContext, case: schemathesis.Case, response: schemathesis.Response
 ) -> None:

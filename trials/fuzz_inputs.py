@@ -138,7 +138,8 @@ def _changed(
         path = draw(st.sampled_from(sorted(asked)))
         body: Any = _short(deepcopy(draw(st.sampled_from(list(asked[path])))))
         for _ in range(draw(st.integers(1, 3))):
-            *way, last = (None, *draw(st.sampled_from([(), *_places(body)])))
+            place: tuple[Any, ...] = draw(st.sampled_from([(), *_places(body)]))
+            *way, last = (None, *place)
             holder: Any = {None: body}
             for key in way:
                 holder = holder[key]
@@ -199,31 +200,23 @@ def _broken(asked: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[Attempt]:
 def _target() -> st.SearchStrategy[str]:
     """A piece of a path: what is told from separators, escapes and other people's files."""
     pieces = (
-        "..",
-        ".",
-        "%2e%2e",
-        "%2f",
-        "%00",
-        "%ff",
-        "%F0%9F",
-        "%",
-        "%zz",
-        "//",
-        "\\",
-        "*",
-        ";",
-        "@",
-    )
-    pieces += (
-        "etc/passwd",
-        "score",
-        "v1",
-        "{deployment}",
-        "a" * 300,
-        "a" * 5000,
-        "C:",
-        "~root",
-        "+",
+        *(
+            "..",
+            ".",
+            "%2e%2e",
+            "%2f",
+            "%00",
+            "%ff",
+            "%F0%9F",
+            "%",
+            "%zz",
+            "//",
+            "\\",
+            "*",
+            ";",
+            "@",
+        ),
+        *("etc/passwd", "score", "v1", "{deployment}", "a" * 300, "a" * 5000, "C:", "~", "+"),
     )
     return st.sampled_from(pieces) | st.text(st.characters(max_codepoint=255), max_size=6)
 
@@ -269,14 +262,18 @@ def _as_sent(attempt: Attempt) -> Attempt:
 
 
 def _headers(asked: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[Attempt]:
-    names = ("Content-Type", "Accept", "Accept-Encoding", "Content-Encoding", "Authorization")
-    names += ("api-key", "Cookie", "Origin", "Range", "If-None-Match", "Expect", "Upgrade", "TE")
-    names += ("x-request-id", "x-ms-client-request-id", "x-ms-request-id", "TraceId", "traceparent")
-    names += ("tracestate", "baggage", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host")
-    names += ("SCRIPT_NAME", "PATH_INFO", "X-HTTP-Method-Override", "Forwarded", "Referer", "Host")
-    words = (b"", b"*/*", b"gzip", b"application/xml", b"multipart/form-data; boundary=", b"00-zz")
-    words += (b"100-continue", b"bytes=0-1", b"h2c", b"Bearer", b"a" * 101, b"a" * 9000, b"null")
-    words += (b"00-" + b"0" * 32 + b"-" + b"f" * 16 + b"-01", b"application/json; charset=\xff")
+    names = (
+        *("Content-Type", "Accept", "Accept-Encoding", "Content-Encoding", "Authorization"),
+        *("api-key", "Cookie", "Origin", "Range", "If-None-Match", "Expect", "Upgrade", "TE"),
+        *("x-request-id", "x-ms-client-request-id", "x-ms-request-id", "TraceId", "traceparent"),
+        *("tracestate", "baggage", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"),
+        *("SCRIPT_NAME", "PATH_INFO", "X-HTTP-Method-Override", "Forwarded", "Referer", "Host"),
+    )
+    words = (
+        *(b"", b"*/*", b"gzip", b"application/xml", b"multipart/form-data; boundary=", b"00-zz"),
+        *(b"100-continue", b"bytes=0-1", b"h2c", b"Bearer", b"a" * 101, b"a" * 9000, b"null"),
+        *(b"00-" + b"0" * 32 + b"-" + b"f" * 16 + b"-01", b"application/json; charset=\xff"),
+    )
     value = st.sampled_from(words) | st.binary(max_size=20).map(
         lambda raw: raw.replace(b"\r", b"?").replace(b"\n", b"?")
     )
@@ -293,51 +290,24 @@ def _not_http(asked: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[Attempt]:
     """Lengths that lie, chunks that are none, heads that break off; sent, and the side closed."""
     body = json.dumps(_short(asked["/score"][0])).encode()
     size = b"%x" % len(body)
-    start = (b"POST /score HTTP/1.1", b"GET / HTTP/1.0", b"POST /score HTTP/2.0", b"POST /score")
-    start += (
-        b"POST  /score HTTP/1.1",
-        b"\x16\x03\x01",
-        b"PRI * HTTP/2.0",
-        b"POST /sc ore HTTP/1.1",
+    start = (
+        *(b"POST /score HTTP/1.1", b"GET / HTTP/1.0", b"POST /score HTTP/2.0", b"POST /score"),
+        *(b"POST  /score HTTP/1.1", b"\x16\x03\x01", b"PRI * HTTP/2.0", b"POST /sc ore HTTP/1.1"),
     )
-    framing = (b"Content-Length: %d" % len(body), b"Content-Length: %d" % (len(body) + 9))
-    framing += (
-        b"Content-Length: 3",
-        b"Content-Length: -1",
-        b"Content-Length: 9x",
-        b"Content-Length:",
-    )
-    framing += (
-        b"Content-Length: " + b"9" * 30,
-        b"Transfer-Encoding: chunked",
-        b"Transfer-Encoding: gzip",
-    )
-    framing += (
-        b"Transfer-Encoding: chunked, chunked",
-        b"Transfer-Encoding: identity",
-        b"a",
-        b": b",
-    )
-    framing += (
-        b" folded",
-        b"x y: z",
-        b"Expect: 100-continue",
-        b"Connection: upgrade",
-        b"Host: \xff",
+    lengths = (b"%d" % len(body), b"%d" % (len(body) + 9), b"3", b"-1", b"9x", b"", b"9" * 30)
+    codings = (b"chunked", b"gzip", b"chunked, chunked", b"identity")
+    framing = (
+        *(b"Content-Length: " + length for length in lengths),
+        *(b"Transfer-Encoding: " + coding for coding in codings),
+        *(b"a", b": b", b" folded", b"x y: z"),
+        *(b"Expect: 100-continue", b"Connection: upgrade", b"Host: \xff"),
     )
     ended = (
-        body,
-        b"",
-        size + b"\r\n" + body + b"\r\n0\r\n\r\n",
-        size + b"\r\n" + body + b"0\r\n\r\n",
+        *(body, b"", b"zz\r\n" + body, b"-1\r\n" + body, b"ffffffffffffffff\r\n" + body),
+        *(size + b"\r\n" + body + b"\r\n0\r\n\r\n", size + b"\r\n" + body + b"0\r\n\r\n"),
+        *(b"0\r\n\r\n" + body, size + b";a=b\r\n" + body + b"\r\n0\r\nbad\r\n\r\n"),
+        size + b"\r\n" + body[:5],
     )
-    ended += (
-        b"zz\r\n" + body,
-        b"-1\r\n" + body,
-        b"ffffffffffffffff\r\n" + body,
-        b"0\r\n\r\n" + body,
-    )
-    ended += (size + b";a=b\r\n" + body + b"\r\n0\r\nbad\r\n\r\n", size + b"\r\n" + body[:5])
 
     @st.composite
     def made(draw: st.DrawFn) -> Attempt:

@@ -177,9 +177,7 @@ def test_the_count_of_a_real_model_is_torchs(tiny: Path) -> None:
     assert weights.count_parameters(tiny) == sum(p.numel() for p in loaded.parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors"]
-)
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors"])
 def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     whole(tmp_path)
     weights = tmp_path / "model.safetensors"

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from train.download import FILES, NEVER, download
 from train.errors import InputError

@@ -121,9 +121,8 @@ def test_a_server_that_is_gone_is_a_failure_too(tmp_path: Path) -> None:
     seen = fuzz.Seen(folder=tmp_path)
     with pytest.raises(ConnectionRefusedError):
         send(1, Attempt(kind="x"))
-    fuzz._generated(
-        SimpleNamespace(port=1), DESCRIPTION, ("x", st.just(Attempt(kind="x"))), 1, 7, seen
-    )
+    nobody: Any = SimpleNamespace(port=1)
+    fuzz._generated(nobody, DESCRIPTION, ("x", st.just(Attempt(kind="x"))), 1, 7, seen)
     assert "Connection refused" in seen.failures[0]
 
 
