@@ -24,7 +24,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +200,7 @@ def _generated(
     )
     began = time.monotonic()
     try:
-        seeded: Callable[..., Callable[[], None]] = hypothesis.seed(seed)
-        seeded(settings(hypothesis.given(strategy)(ask)))()
+        hypothesis.seed(seed)(settings(hypothesis.given(strategy)(ask)))()  # type: ignore[no-untyped-call]
     except (AssertionError, OSError) as error:
         if not failed:  # there is no server any more
             seen.failures.append(f"{name}: {error}")

@@ -150,10 +150,7 @@ def leak(column: int) -> Callable[[Seen], None]:
         (change(8, ended=WORKER - 0.5), "not answered, without a reason"),
         (change(6, ended=ENGINE - 0.5), "not answered, without a reason"),
         (put(probes=[(p, t / 5, 0.15, 200) for t in range(1500) for p in ("/",)]), "GET /, p99"),
-        (
-            change(7, started=ENGINE + 70, ended=ENGINE + 71),
-            "kill -9 of the engine, until it answers",
-        ),
+        (put(engine_killed=-300.0), "kill -9 of the engine, until it answers"),
         (log("ready again", "ready"), "kill -9 of the engine, said in the log"),
         (log("SIGKILL", "?"), "kill -9 of the worker, said in the log"),
         (leak(1), "memory of the request handling, growth"),
