@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.console import say
+from scripts.errors import CommandError
 from scripts.rehearsal import REALLY, LocalAzure
 from scripts.rehearse_verbs import Done, Verbs
 
@@ -169,7 +170,7 @@ def run_cases(azure: LocalAzure, verbs: Verbs, recipe: str) -> list[Outcome]:
     made = verbs.start("cloud-train", **given(recipe, deployed)).wait(SECONDS)
     if made.code:
         say(made.err)
-        raise RuntimeError("a quick training without faults failed")
+        raise CommandError("a quick training without faults failed; see above", 1)
     for number, case in enumerate(CASES, 1):
         say(f"\n── {case.name}")
         own = f"case-{number}-x" if case.target == "cloud-train" else deployed

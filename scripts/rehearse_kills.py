@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.console import say
+from scripts.errors import CommandError
 from scripts.rehearsal import FOLDER, LocalAzure
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import Done, Verbs
@@ -239,7 +240,7 @@ class Kills:
         done = self._verbs.run(verb, *flags, **given)
         if done.code:
             say(done.err)
-            raise RuntimeError(f"{verb} failed without being killed")
+            raise CommandError(f"make {verb} failed, and was not killed; see above", 1)
         return done
 
     def _about(self, verb: str, name: str) -> list[dict[str, Any]]:
@@ -261,16 +262,16 @@ class Kills:
 def figures(kills: Sequence[Kill], left: Sequence[Any], seconds: float) -> list[dict[str, Any]]:
     """What is measured, for outputs/trials/kills.json."""
     count = len(kills)
-    rows = [
-        ("ended well when given again", sum(k.code == 0 for k in kills), "kills", count),
-        ("same state as undisturbed", sum(not k.different for k in kills), "kills", count),
-        ("most jobs of one recipe", max(k.jobs for k in kills), "jobs", 1),
-        ("most endpoints of one recipe", max(k.endpoints for k in kills), "endpoints", 1),
-        ("servers without a deployment", sum(k.orphans for k in kills), "servers", 0),
-        ("things that bill after cloud-down", len(left), "things", 0),
-    ]
+    jobs, endpoints = max(k.jobs for k in kills), max(k.endpoints for k in kills)
+    well, same = sum(k.code == 0 for k in kills), sum(not k.different for k in kills)
+    orphans = sum(k.orphans for k in kills)
     told = [
-        figure(name, value, unit, f"= {must}", value == must) for name, value, unit, must in rows
+        figure("ended well when given again", well, "kills", f"= {count}", well == count),
+        figure("same state as undisturbed", same, "kills", f"= {count}", same == count),
+        figure("most jobs of one recipe", jobs, "jobs", "<= 1", jobs <= 1),
+        figure("most endpoints of one recipe", endpoints, "endpoints", "<= 1", endpoints <= 1),
+        figure("servers without a deployment", orphans, "servers", "= 0", not orphans),
+        figure("things that bill after cloud-down", len(left), "things", "= 0", not left),
     ]
     told.append(figure("all kills", count, "kills"))
     for verb, number in Counter(kill.verb for kill in kills).items():

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.console import say
+from scripts.errors import CommandError
 from scripts.rehearsal import LocalAzure
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import Done, Verbs
@@ -146,8 +147,6 @@ class Matrix:
             again = (second := self._verbs.run(verb, **given)).code
             if again or "Traceback" in second.err:
                 wrong.append(f"given again it ended with {again}: {second.err[-600:]}")
-        elif not wrong:
-            pass
         cell = Cell(
             route=route,
             verb=verb,
@@ -219,7 +218,7 @@ class Matrix:
         done = self._verbs.run(verb, *flags, **given)
         if done.code:
             say(done.err)
-            raise RuntimeError(f"{verb} failed without a fault")
+            raise CommandError(f"make {verb} failed without a fault; see above", 1)
         return done
 
     def _billing(self) -> set[str]:

@@ -60,7 +60,7 @@ def test_every_route_answers_what_it_has_learned_and_leaves_nothing(
     assert findings["nothing bills any more"]["found"] == []
 
 
-def test_every_fault_ends_as_it_should(
+def test_every_fault_and_kill_ends_as_it_should(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Without Docker, so that both ways to run the jobs are rehearsed."""
@@ -68,6 +68,6 @@ def test_every_fault_ends_as_it_should(
         pytest.skip("the local Azure was not tested without Docker: npm is not installed")
     fresh = clone(tmp_path / "home port", "host")
     bring_base(fresh, tmp_path_factory)
-    findings = passed(fresh, "FAULTS=1")
-    assert len(findings) >= 13
+    findings = passed(fresh, "FAULTS=1", "KILLS=10")
+    assert len(findings) >= 19
     assert all(finding["holds"] for finding in findings.values())
