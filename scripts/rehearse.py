@@ -312,8 +312,9 @@ def main() -> None:
         say(f"use it:  {shell_line()}; make cloud-plan")
         say("end it:  make rehearsal-down")
         return
-    # no secret of the user's: all that is asked there is the local Azure
-    known = {**without_secrets(environ), **azure.variables()}
+    # no secret of the user's: all that is asked there is the local Azure; and one runtime for all,
+    # where a trial has chosen it
+    known = {**without_secrets(environ), **azure.variables(), "RUNTIME": runtime.value}
     run = Rehearsal(azure, recipe, arguments.recipe, overrides, known)
     error = None
     try:
