@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from scripts.azure.openai.accounts import Account
-from scripts.azure.retry import WORDS_SHOWN, NotFound, Refused
+from scripts.azure.retry import BUSY, WORDS_SHOWN, NotFound, Refused
 from scripts.errors import CloudError
 
 if TYPE_CHECKING:
@@ -79,5 +79,7 @@ def _refused(what: str, error: "APIStatusError") -> CloudError:
     sentence = f"{sentence}: {said}"
     if status in (401, 403):
         sentence += f" Next: have the role {ROLE} on the resource given to you."
+    elif status in BUSY:
+        sentence += " Next: the same command again, which goes on with what is there."
     kind = NotFound if status == 404 else Refused
     return kind(sentence, status, code)

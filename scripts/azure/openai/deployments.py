@@ -39,6 +39,8 @@ MADE_SECONDS = 3600.0
 READY_SECONDS = 1800.0
 TEMPERATURE = 0
 """The same question gets the same answer."""
+FAILED = ("Failed", "Canceled")
+"""States in which a deployment stays: it is deleted before it is made again."""
 NOT_YET = ("DeploymentNotReady", "DeploymentNotFound")
 """What the data plane answers for minutes after ARM has said Succeeded."""
 
@@ -162,10 +164,10 @@ def wait(account: Account, name: str, *, sleep: Callable[[float], None] = time.s
             say(f"deploy: {account.name}/{name} {state}")
         if state == "Succeeded":
             return found
-        if state in ("Failed", "Canceled"):
+        if state in FAILED:
             raise CloudError(
                 f"deployment {name} of {account.name} {state}: Azure OpenAI does not say why. It "
-                "may bill: make cloud-down, then make cloud-deploy again."
+                "may bill: make cloud-down deletes it, make cloud-deploy again makes it anew."
             )
         if time.monotonic() > end:
             raise CloudError(

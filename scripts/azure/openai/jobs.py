@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from scripts.azure.openai import files
-from scripts.azure.openai.client import call, once
-from scripts.azure.retry import NotFound, Refused
+from scripts.azure.openai.client import TRIES_AGAIN, call, once
+from scripts.azure.retry import NotFound, Refused, retry_after
+from scripts.console import say
 from scripts.errors import CloudError, UsageError
 
 if TYPE_CHECKING:
@@ -173,7 +174,10 @@ def read(service: "OpenAI", name: str) -> Job:
 
 
 def create(service: "OpenAI", wanted: Wanted) -> Job:
-    """A new job, asked for once: where the answer is lost, the job is looked for."""
+    """A new job, asked for once but where the service puts it off (429).
+
+    Where the answer is lost, the job is looked for.
+    """
     options: dict[str, Any] = {
         "model": wanted.model,
         "training_file": wanted.training_file,
@@ -187,8 +191,7 @@ def create(service: "OpenAI", wanted: Wanted) -> Job:
         options["validation_file"] = wanted.validation_file
     there = {job.id for job in same(service, wanted)}
     try:
-        made = call("create the job", lambda: once(service).fine_tuning.jobs.create(**options))
-        return _job(made)
+        return _job(_created(service, options))
     except Refused as error:
         if error.status < 500 and error.status != 408:
             raise
@@ -199,6 +202,18 @@ def create(service: "OpenAI", wanted: Wanted) -> Job:
         if job.id not in there:
             return job
     raise failure
+
+
+def _created(service: "OpenAI", options: Mapping[str, Any]) -> Any:
+    for left in reversed(range(TRIES_AGAIN + 1)):
+        try:
+            return call("create the job", lambda: once(service).fine_tuning.jobs.create(**options))
+        except Refused as error:
+            if error.status != 429 or not left:
+                raise
+            wait = retry_after(error.__cause__ or error) or LOOK_SECONDS
+            say(f"azure:  Azure OpenAI answered 429; create the job again in {wait:.0f} s")
+            time.sleep(wait)
 
 
 def follow(

@@ -68,6 +68,9 @@ def deploy(work: Work, model: str = "") -> dict[str, Any]:
             source=source if there.id.casefold() != source.id.casefold() else None,
             tags=_tags(work, chosen, source),
         )
+        if found and found.state in deployments.FAILED:
+            say(f"delete: {there.name}/{name}, which {found.state.lower()} before")
+            deployments.delete(there, name)
         deployments.put(there, name, wanted)
     deployments.wait(there, name)
     with connect(there) as service:

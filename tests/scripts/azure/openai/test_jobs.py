@@ -76,6 +76,24 @@ def test_a_job_whose_answer_is_lost_is_found_and_not_paid_twice(
     assert len(there(azure)) == 1
 
 
+def test_a_job_that_is_put_off_is_asked_for_again_and_one_that_is_not_answered_is_not(
+    azure: Server, home: Account, tuning: SmallTuning, tmp_path: Path
+) -> None:
+    def fault(status: int) -> Fault:
+        path = "fine_tuning/jobs$"
+        return Fault(kind="status", status=status, method="POST", path=path, retry_after=0)
+
+    with connect(home) as service:
+        file = upload(service, home, tmp_path)
+        azure.azure.faults.add(fault(429))
+        made = jobs.create(service, wanted(file))
+        assert [job.id for job in there(azure)] == [made.id]
+        azure.azure.faults.add(fault(503))
+        with pytest.raises(Refused, match=r"503.*Next: the same command again"):
+            jobs.create(service, wanted(file, suffix=jobs.suffix("other", MARK)))
+    assert len(there(azure)) == 1
+
+
 def test_a_refused_job_keeps_the_services_words(
     azure: Server, home: Account, tuning: SmallTuning, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.faults import Fault
 from emulator.openai import accounts as resources
 from emulator.server import Server
 from scripts.azure.client import Cloud
@@ -78,6 +79,18 @@ def test_a_job_is_trained_once_and_its_best_checkpoint_served(
     assert "make -s cloud-key RECIPE=recipes/azure-openai-ja.yaml" in line
     key = azure_openai.key(work.cloud, work.recipe)
     assert key and key not in line
+
+
+def test_a_deployment_that_failed_is_made_anew_by_the_same_command(
+    azure: Server, work: Work, tuning: SmallTuning, capsys: pytest.CaptureFixture[str]
+) -> None:
+    azure_openai.train(work)
+    azure.azure.faults.add(Fault(kind="failed_provisioning", path="/deployments/"))
+    with pytest.raises(CloudError, match=r"Failed.*make cloud-deploy again makes it anew"):
+        azure_openai.deploy(work)
+    served = azure_openai.deploy(work)
+    assert "which failed before" in capsys.readouterr().err
+    assert azure_openai.ask(work.cloud, work.recipe, "?").by.endswith(served["deployment"])
 
 
 @pytest.mark.slow
