@@ -1,4 +1,4 @@
-"""One made base model for all tests that tune: it takes minutes to make, even beside other tests."""
+"""One made base model for all tests that tune: it takes minutes to make beside other tests."""
 
 from dataclasses import replace
 
