@@ -76,16 +76,17 @@ def _source(recipe: Recipe, key: str, spec: str, cache: Path, tokenizer: Any | N
         )
     if not made:
         raise InputError(f"{key}: {spec} has no row to learn from; give at least one row.")
-    rows = _count(files)
+    rows, good = _count(files), read - len(bad)
     log.info(
-        "%s: %s, %s, %s; of its first %d rows %d are learned from, %d are bad",
+        "%s: %s, %s, %s; of its first %d rows %d are learned from, %d are bad%s",
         key,
         spec,
         f"{len(files)} files" if len(files) > 1 else "one file",
         ", ".join(form for form in forms if form),
         read,
-        len(made),
+        good,
         len(bad),
+        f"; {len(made)} examples, one for each answer" if len(made) != good else "",
     )
     if tokenizer is None:
         return Preview(rows=rows, tokens=None)

@@ -60,6 +60,22 @@ def test_one_problem_is_one_sentence(random_model: Path, tmp_path: Path) -> None
     assert text.startswith("GPU H9000 is not in the table") and "\n" not in text
 
 
+def test_a_row_of_several_answers_is_one_row_of_several_examples(
+    random_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = [
+        {"role": role, "content": text}
+        for text in ("One?", "Two?")
+        for role, text in (("user", text), ("assistant", "Yes."))
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": turns}))
+    with caplog.at_level("INFO"):
+        check(recipe(random_model, f"data.train={file}"), tmp_path, outputs=tmp_path)
+    told = "of its first 1 rows 1 are learned from, 0 are bad; 2 examples, one for each answer"
+    assert told in caplog.text
+
+
 def test_bad_rows_in_the_head_are_counted_against_what_is_allowed(
     random_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
