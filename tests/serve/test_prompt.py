@@ -1,5 +1,7 @@
 """From a request to token ids, with the real template and a byte-level tokenizer."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -188,3 +190,26 @@ def test_a_model_without_a_template_takes_a_lone_prompt(tokenizer: Any) -> None:
 def test_messages_are_frozen() -> None:
     with pytest.raises(AttributeError):
         Message(role="user", content="x").content = "y"  # type: ignore[misc]
+
+
+def test_every_prompt_is_tokenised_by_one_thread_whose_memory_of_words_is_the_only_one(
+    tokenizer: Any,
+) -> None:
+    threads: set[int] = set()
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+        def __call__(self, *given: Any, **options: Any) -> Any:
+            threads.add(threading.get_ident())
+            return tokenizer(*given, **options)
+
+    watched = PromptWriter(Watched(), DEFAULTS, context=4096)
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda _: watched.write(ask()).ids, range(64)))
+    assert len(set(ids)) == 1
+    assert len(threads) == 1

@@ -167,6 +167,22 @@ def test_one_thing_wrong_misses_its_row(wrong: Callable[[Seen], None], row: str)
     assert any(name.startswith(row) for name in missed(seen)), missed(seen)
 
 
+def test_a_seeded_answer_may_be_drawn_otherwise_but_is_no_other_questions() -> None:
+    seen = good()
+    seen.asks = [replace(ask, kind="seeded, streamed") for ask in ASKS]
+    said(3, answer={".output": "drawn"})(seen)
+    assert missed(seen) == []
+    said(3, answer=ANSWERS[1])(seen)
+    assert missed(seen) == ["answers unlike the quiet server's"]
+
+
+def test_a_client_that_went_before_its_request_was_read_is_counted_nowhere() -> None:
+    seen = good()
+    log(line(4, 499), "")(seen)
+    seen.counted[0] = (5.0, 150.0, {**seen.counted[0][2], ("/score", "4xx"): 1.0})
+    assert missed(seen) == []
+
+
 def test_probes_that_are_refused_after_the_worker_is_back_are_a_fault() -> None:
     seen = good()
     seen.probes.append(("/", WORKER + 30, 2.0, 0))
