@@ -25,7 +25,7 @@ from scripts.console import say
 from scripts.errors import CommandError
 from scripts.rehearsal import FOLDER, LocalAzure
 from scripts.rehearse_figures import figure
-from scripts.rehearse_verbs import Done, Verbs
+from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
 from scripts.settings import CACHE, OUTPUTS
 
 MIX = (
@@ -40,8 +40,6 @@ STEPS = 15
 BASES = CACHE / "rehearsal-kills"
 """Folders that stand for base models to be staged."""
 CHANGES = "PUT|POST|PATCH|DELETE"
-NOT_LOGIN = r"^(?!.*(oauth2|openid-configuration))"
-"""Which requests a verb is killed at: asking for a token changes nothing."""
 SETTLED_SECONDS = 0.2
 """What the service had in its hands when the verb died is done then."""
 TOLD = re.compile(
@@ -99,7 +97,6 @@ class Kills:
         self._recipe = recipe
         self._random = random.Random(seed)  # noqa: S311 - the same points again
         self._usual: dict[str, Usual] = {}
-        self._models = 0
 
     def run(self, count: int) -> list[Kill]:
         """So many kills, and cloud-down at the end."""

@@ -20,16 +20,14 @@ from typing import Any
 from scripts.console import say
 from scripts.errors import CommandError
 from scripts.rehearsal import LocalAzure
+from scripts.rehearse_faults import PROBE
 from scripts.rehearse_figures import figure
-from scripts.rehearse_verbs import Done, Verbs
+from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
 from scripts.settings import CACHE, OUTPUTS
 
 NAME = "fault"
 """Begins the names of the recipes, and so of all that they make."""
 BASES = CACHE / "rehearsal-faults"
-PROBE = "Liveness probe failed: HTTP probe failed with statuscode: 502"
-"""As Azure words it."""
-NOT_LOGIN = r"^(?!.*(oauth2|openid-configuration))"
 EACH = {"path": NOT_LOGIN, "once_each": True}
 FAULTS: dict[str, Mapping[str, object]] = {
     "429 on each request": {"kind": "status", "status": 429, "retry_after": 0.0, **EACH},

@@ -27,6 +27,8 @@ from scripts.settings import ROOT
 
 LIMIT_SECONDS = 120.0
 """No verb takes that long against a local Azure whose jobs take a second."""
+NOT_LOGIN = r"^(?!.*(oauth2|openid-configuration))"
+"""Paths of requests that trials disturb or kill at: asking for a token changes nothing."""
 SDK = (
     "__main__",
     "azure.ai.ml.entities",
