@@ -94,7 +94,7 @@ rehearsal-down: cloud-setup ## Stop the local Azure, and forget all that is in i
 .PHONY: test check lock upgrade sbom audit
 test: check ## Everything: the checks, then both images built, trained in, served and asked
 	@$(RUN) pytest -rs $(WORKERS) -m "slow and not e2e"
-	@$(RUN) pytest -rs -m e2e
+	@$(RUN) pytest -rs -n 2 --dist loadgroup -m e2e
 check: runtime cloud-setup ## Lint, types and unit tests: two minutes once all is installed
 	@$(RUN) ruff check . && $(RUN) ruff format --check --quiet .
 	@$(RUN) mypy

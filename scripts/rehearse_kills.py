@@ -26,7 +26,7 @@ from scripts.errors import CommandError
 from scripts.rehearsal import FOLDER, LocalAzure
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
-from scripts.settings import CACHE, OUTPUTS
+from scripts.settings import CACHE, OUTPUTS, typed
 
 MIX = (
     *("cloud-train", "cloud-deploy", "cloud-stage", "cloud-train", "cloud-deploy"),
@@ -166,7 +166,7 @@ class Kills:
         words = f"name={name} training.seed={seed} training.max_steps={STEPS}"
         given = {"RECIPE": self._recipe, "SET": words}
         if verb == "cloud-stage":
-            given["SET"] += f" model.base={BASES / name}"
+            given["SET"] += f" model.base={typed(BASES / name)}"
         if verb == "cloud-deploy":
             given["MODEL"] = f"{NAME}-base:1"
         if verb == "cloud-download":

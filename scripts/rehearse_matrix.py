@@ -23,7 +23,7 @@ from scripts.rehearsal import LocalAzure
 from scripts.rehearse_faults import PROBE
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
-from scripts.settings import CACHE, OUTPUTS
+from scripts.settings import CACHE, OUTPUTS, typed
 
 NAME = "fault"
 """Begins the names of the recipes, and so of all that they make."""
@@ -171,7 +171,7 @@ class Matrix:
                 folder.mkdir(parents=True)
                 for file in ("config.json", "model.safetensors"):
                     (folder / file).write_text(name)
-                return {**own, "SET": f"{own['SET']} model.base={folder}"}
+                return {**own, "SET": f"{own['SET']} model.base={typed(folder)}"}
             case "cloud-cancel":
                 long = {**own, "SET": f"{own['SET']} training.max_steps=1200"}
                 self._well("cloud-train", {**long, "DETACH": "1"})

@@ -31,6 +31,8 @@ NOBODY_IN_PARTICULAR = 1000
 """Whom containers run as where the caller is root; the images' own user."""
 PROCESSES = 32768
 """As in docker-compose.yml: what forks without end ends there."""
+KEPT = ("OMP_NUM_THREADS",)
+"""Variables of this process that say what the machine is like, for the containers too."""
 UNNAMED = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
@@ -164,8 +166,9 @@ class DockerNodes:
         """The environment, with the authority's path in the container for that on this machine."""
         ca = str(self._ca)
         own = {key: CA_PATH if value == ca else value for key, value in program.environment.items()}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         # docker's init then signals the whole group, not just bash, as a node of Azure does
-        return {"TINI_KILL_PROCESS_GROUP": "1", **own}
+        return {"TINI_KILL_PROCESS_GROUP": "1", **kept, **own}
 
     def _volumes(self, program: Program) -> dict[str, dict[str, str]]:
         volumes = {

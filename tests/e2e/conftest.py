@@ -3,9 +3,13 @@
 Every test that needs Docker is skipped, with the reason, where no engine answers; nothing else is.
 The virtual environment is shared with the checkout: making one takes minutes and is tested on its
 own. Images come from the engine's layer cache after their first build.
+
+Two processes can run them: one what rehearses the cloud, whose ports in Docker are fixed, the other
+all else.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,10 +19,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.runtime import missing_docker
+from tests.bases import made_base
 from tests.tree import ROOT, files
 
 MINUTE = 60
@@ -98,17 +104,26 @@ def clone(folder: Path, runtime: str) -> Clone:
     return Clone(folder, runtime, free_port())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cloud verbs come last, when other tests have made the base model: see bring_base."""
-    items.sort(key=lambda item: item.path.name == "test_cloud.py")
+def bring_base(fresh: Clone) -> Path:
+    """The base model as a second run finds it, since making it takes minutes; its folder."""
+    made = made_base()
+    kept = fresh.folder / ".cache" / made.name
+    if not kept.exists():
+        shutil.copytree(made, kept)
+    return kept
 
 
-def bring_base(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The base model of an earlier clone, as a second run finds it: making it takes minutes."""
-    for made in tmp_path_factory.getbasetemp().glob("*/*/.cache/tiny-*"):
-        kept = fresh.folder / ".cache" / made.name
-        if not kept.exists():
-            shutil.copytree(made, kept)
+def rehearsed(fresh: Clone, *words: str) -> dict[str, Any]:
+    """The findings of `make rehearse WORDS`, which passes."""
+    done = fresh.make("rehearse", *words, minutes=25)
+    report: dict[str, Any] = json.loads(
+        Path(fresh.folder, done.stdout.splitlines()[-1]).read_text()
+    )
+    assert report["passed"]
+    assert report["label"] == "rehearsed, not Azure"
+    assert "passed: rehearsed, not Azure" in done.stderr
+    findings: dict[str, Any] = report["findings"]
+    return findings
 
 
 def free_port() -> int:
@@ -130,9 +145,9 @@ def served(
     if runtime == "docker" and (lacking := missing_docker()):
         pytest.skip(f"the Docker runtime was not tested: {lacking}")
     fresh = clone(tmp_path_factory.mktemp("with spaces") / "ホーム $port", runtime)
-    bring_base(fresh, tmp_path_factory)
     trained, runs = tmp_path_factory.getbasetemp() / "trained", fresh.folder / "outputs/tiny-ja"
     if trained.is_dir():
+        bring_base(fresh)
         shutil.copytree(trained, runs, symlinks=True)
     try:
         said = fresh.make("local-serve", minutes=25).stderr

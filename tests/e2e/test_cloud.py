@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Clone, bring_base, clone
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cloud")]
 
 QUICK = "training.max_steps=2 evaluation.rows=1 evaluation.max_new_tokens=4 cloud.endpoint=quick"
 WRITE_TO_VAULT = """
@@ -62,7 +62,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     if not shutil.which("npm"):
         pytest.skip("the cloud verbs were not tested: npm is not installed")
     fresh = clone(tmp_path_factory.mktemp("cloud with spaces") / "home port", "host")
-    bring_base(fresh, tmp_path_factory)
+    bring_base(fresh)
     said = fresh.make("rehearsal-up", minutes=10).stderr
     line = re.search(r"use it:  (.*); make cloud-plan", said)
     assert line

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.bases import BASES, made_base
 from tests.emulator.asking import Client, client
-from tests.emulator.bases import bases
 from tests.emulator.foundation_jobs import finetuning
 from tests.emulator.test_tuning import ROWS
 from tests.local_azure import session
@@ -40,7 +40,8 @@ def put(azure: Client, path: str, properties: dict[str, Any], api: str) -> None:
 
 def test_a_text_model_is_trained_registered_deployed_and_answers(tmp_path: Path) -> None:
     with client(tmp_path) as azure:
-        azure.azure.settings = replace(bases(azure.azure.settings), hurry=0.0)
+        made_base()
+        azure.azure.settings = replace(azure.azure.settings, cache_folder=BASES, hurry=0.0)
         rows = [{"text": question, "ground_truth": answer} for question, answer in ROWS]
         azure.write("rows/r.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
         data = {

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from emulator.azure import Azure
 from emulator.nodes import Mount, Program, Running
 from emulator.nodes.host import HostNodes
 from emulator.tuning import Step, TuningCanceled, TuningError, Wanted
-from tests.emulator.bases import bases
+from tests.bases import BASES, made_base
 from tests.local_azure import bare_azure
 
 ROWS = [
@@ -27,8 +28,9 @@ ROWS = [
 
 @pytest.fixture
 def azure(tmp_path: Path) -> Iterator[Azure]:
+    made_base()
     with bare_azure(tmp_path / "azure", nodes=HostNodes(tmp_path / "nodes")) as server:
-        server.azure.settings = bases(server.azure.settings)
+        server.azure.settings = replace(server.azure.settings, cache_folder=BASES)
         yield server.azure
 
 

@@ -161,7 +161,7 @@ def test_compose_reads_these_settings_and_no_others() -> None:
         name for s in services for name, value in s.get("environment", {}).items() if value is None
     }
     assert sorted(passed) == [
-        "HF_HUB_OFFLINE",
+        "HF_HUB_OFFLINE", "OMP_NUM_THREADS",
         "SERVE_ADAPTERS", "SERVE_CONTEXT", "SERVE_DEVICE", "SERVE_DTYPE", "SERVE_ENGINE",
         "SERVE_LOG_TEXT",
         "SERVE_MAX_CONCURRENT", "SERVE_MAX_QUEUE", "SERVE_REQUEST_SECONDS",

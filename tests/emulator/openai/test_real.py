@@ -3,12 +3,13 @@
 import json
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from emulator.server import Server
-from tests.emulator.bases import bases
+from tests.bases import BASES, made_base
 from tests.emulator.openai.conftest import MODEL, Asking
 from tests.emulator.openai.test_sdk import client_of
 from tests.local_azure import environment
@@ -37,7 +38,9 @@ def rehearsal_rows() -> bytes:
 def test_a_model_that_azure_openai_has_tuned_answers_from_the_rows(
     local_azure: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_azure.azure, "settings", bases(local_azure.azure.settings))
+    made_base()
+    settings = replace(local_azure.azure.settings, cache_folder=BASES)
+    monkeypatch.setattr(local_azure.azure, "settings", settings)
     home = Asking(local_azure)
     with environment(local_azure), client_of(home, "v1") as client:
         rows = client.files.create(file=("rows.jsonl", rehearsal_rows()), purpose="fine-tune")
