@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Clone, bring_base, clone
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cloud")]
+pytestmark = pytest.mark.e2e
 
 QUICK = "training.max_steps=2 evaluation.rows=1 evaluation.max_new_tokens=4 cloud.endpoint=quick"
 WRITE_TO_VAULT = """

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import clone
 from tests.tree import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.e2e
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
 
 

@@ -15,7 +15,7 @@ import requests
 
 from tests.e2e.conftest import Clone
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.e2e
 Served = tuple[Clone, str]
 READY_SECONDS = 20
 """Target for serving again; the machine that tests may be slower, so a miss by half is let pass."""

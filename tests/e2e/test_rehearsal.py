@@ -8,7 +8,7 @@ from scripts.runtime import missing_docker
 from tests.bases import made_base
 from tests.e2e.conftest import Clone, bring_base, clone, rehearsed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cloud")]
+pytestmark = pytest.mark.e2e
 
 LEARNED = {
     "gpt-oss-20b-ja": "キャンベラ",

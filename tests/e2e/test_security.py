@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import Clone
 from tests.tree import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.e2e
 PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 COMMANDS = [
     line

@@ -14,7 +14,7 @@ import requests
 from tests.e2e.conftest import Clone
 from tests.tree import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.e2e
 QUESTION = "オーストラリアの首都はどこですか？"
 
 KILL_ENGINE = """

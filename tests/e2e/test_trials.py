@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.conftest import clone, rehearsed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.e2e
 
 
 def test_every_fault_and_kill_ends_as_it_should(tmp_path: Path) -> None:
