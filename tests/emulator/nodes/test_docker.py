@@ -155,6 +155,17 @@ def test_a_container_has_no_rights_but_to_its_folders(
     assert (tmp_path / "out" / "copy").read_text() == "given"
 
 
+def test_a_container_takes_no_more_threads_than_this_process_may(
+    nodes: DockerNodes, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    running = nodes.start(
+        Program(name=name("threads"), image=image, command="echo $OMP_NUM_THREADS")
+    )
+    assert running.wait(20) == 0
+    assert running.log().decode().strip() == "1"
+
+
 @pytest.mark.parametrize(
     ("command", "grace", "code", "last"),
     [
