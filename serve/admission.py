@@ -51,6 +51,12 @@ class Admission:
         with self._lock:
             return self._taken, len(self._line)
 
+    def need_room(self) -> None:
+        """RequestError 429 where even the smallest request would get it; costs next to nothing."""
+        with self._lock:
+            if not self._free(1):
+                self._need_line()
+
     @contextmanager
     def enter(
         self, deadline: float, *, places: int = 1, gone: Callable[[], bool] = lambda: False
@@ -76,15 +82,10 @@ class Admission:
                 "ask for fewer.",
             )
         with self._lock:
-            if not self._line and self._taken + places <= self.places:
+            if self._free(places):
                 self._taken += places
                 return
-            if len(self._line) >= self._line_length:
-                full = f"{self._taken} answers are under way and {len(self._line)} wait"
-                retry = self._retry_after()
-                raise RequestError(
-                    429, f"the server is full: {full}; retry in {retry} s.", retry_after=retry
-                )
+            self._need_line()
             turn = _Turn(places)
             self._line.append(turn)
         while not turn.wait(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0))):
@@ -104,6 +105,18 @@ class Admission:
                 f"no place came free within the time allowed; retry in {retry} s.",
                 retry_after=retry,
             )
+
+    def _free(self, places: int) -> bool:
+        return not self._line and self._taken + places <= self.places
+
+    def _need_line(self) -> None:
+        if len(self._line) < self._line_length:
+            return
+        full = f"{self._taken} answers are under way and {len(self._line)} wait"
+        retry = self._retry_after()
+        raise RequestError(
+            429, f"the server is full: {full}; retry in {retry} s.", retry_after=retry
+        )
 
     def _release(self, places: int, seconds: float) -> None:
         with self._lock:

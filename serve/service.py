@@ -60,6 +60,8 @@ class Service:
         call = Call(record=record, deadline=deadline, gone=gone)
         try:
             parsed = dialect.parse(body, context=self._kept.model.context)
+            # before the prompts are written out: a crowd would take that time from those inside
+            self._kept.admission.need_room()
             asked = [self._prepared(request, parsed.batch) for request in parsed.requests]
             self._note(record, parsed, asked)
             if parsed.stream:

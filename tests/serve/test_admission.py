@@ -84,6 +84,19 @@ def test_a_full_line_is_429_with_a_time_to_come_again() -> None:
         assert gate.load == (1, 0)
 
 
+def test_whoever_would_be_sent_away_can_know_before() -> None:
+    with holding(gate := Admission(running=1, waiting=1), 1):
+        until(gate, (1, 0))
+        gate.need_room()
+    with holding(gate := Admission(running=1, waiting=0), 1):
+        until(gate, (1, 0))
+        with pytest.raises(RequestError) as caught:
+            gate.need_room()
+    assert caught.value.status == 429
+    gate.need_room()
+    assert gate.load == (0, 0)
+
+
 def test_waiting_ends_at_the_deadline_with_503_and_leaves_the_line() -> None:
     gate = Admission(running=1, waiting=5)
     with holding(gate, 1):

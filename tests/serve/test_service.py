@@ -314,6 +314,17 @@ def test_a_wrong_request_is_refused_though_the_server_is_full(
         assert ask(service, nonsense=1)[0] == 400
 
 
+def test_a_full_server_spends_no_time_on_prompts(
+    engine: FakeEngine, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(kept(engine, tokenizer, max_concurrent=1, max_queue=0))
+    prepared: list[Any] = []
+    monkeypatch.setattr(service.preparer, "prepare", prepared.append)
+    with service._kept.admission.enter(0):
+        assert ask(service, prompt="hi")[0] == 429
+    assert prepared == []
+
+
 def test_every_request_is_one_line_of_the_log_without_its_text(
     service: Service, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
