@@ -132,6 +132,8 @@ class Execution:
             if preempt and self._due(preempt, clock - started):
                 for running in self._running.values():
                     running.stop(0)
+                if preempt.cause:  # what was written until then is on the mount; not half a change
+                    self._look_at_mounts(final=True)
                 raise Preempted
             if live.canceled.is_set():
                 self._stop()
@@ -145,9 +147,7 @@ class Execution:
             if clock - synced >= SYNC_SECONDS:
                 synced = clock
                 self._keep_logs()
-                for output in self._outputs:
-                    if output.mounted:
-                        output.look()
+                self._look_at_mounts()
             live.canceled.wait(LOOK_SECONDS)
 
     def _due(self, preempt: Fault, seconds: float) -> bool:
@@ -155,12 +155,12 @@ class Execution:
         if not preempt.cause:
             return seconds >= preempt.seconds
         words = preempt.cause.encode()
-        if not any(words in running.log() for running in self._running.values()):
-            return False
-        for output in self._outputs:  # what was written until then is on the mount
+        return any(words in running.log() for running in self._running.values())
+
+    def _look_at_mounts(self, *, final: bool = False) -> None:
+        for output in self._outputs:
             if output.mounted:
-                output.look(final=True)
-        return True
+                output.look(final=final)
 
     def _look_for_failure(self) -> bool:
         """Whether all have ended well; Ended with the service's sentence where one has not."""

@@ -8,6 +8,7 @@ none. Other than there, a file counts as finished when it has rested for one loo
 sees it being closed.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,11 +134,13 @@ def outputs_of(azure: Azure, properties: Mapping[str, Any], folder: Path) -> lis
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Stamp]]:
-    for path in sorted(folder.rglob("*")):
+    # os.walk passes over a folder that goes meanwhile, as rglob does not: the job is at work here
+    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    for path in sorted(found):
         try:
             if path.is_symlink() or not path.is_file():
                 continue
             about = path.stat()
-        except FileNotFoundError:  # the job is at work here
+        except FileNotFoundError:
             continue
         yield path.relative_to(folder).as_posix(), (about.st_size, about.st_mtime_ns)

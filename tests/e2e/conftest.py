@@ -146,8 +146,8 @@ def served(
         pytest.skip(f"the Docker runtime was not tested: {lacking}")
     fresh = clone(tmp_path_factory.mktemp("with spaces") / "ホーム $port", runtime)
     trained, runs = tmp_path_factory.getbasetemp() / "trained", fresh.folder / "outputs/tiny-ja"
+    bring_base(fresh)
     if trained.is_dir():
-        bring_base(fresh)
         shutil.copytree(trained, runs, symlinks=True)
     try:
         said = fresh.make("local-serve", minutes=25).stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import clone, rehearsed
+from tests.e2e.conftest import bring_base, clone, rehearsed
 
 pytestmark = pytest.mark.e2e
 
@@ -15,6 +15,7 @@ def test_every_fault_and_kill_ends_as_it_should(tmp_path: Path) -> None:
     if not shutil.which("npm"):
         pytest.skip("the local Azure was not tested without Docker: npm is not installed")
     fresh = clone(tmp_path / "home port", "host")
+    bring_base(fresh)
     findings = rehearsed(fresh, "FAULTS=1", "KILLS=10")
     assert len(findings) >= 19
     assert all(finding["holds"] for finding in findings.values())

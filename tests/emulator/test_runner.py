@@ -212,6 +212,21 @@ def test_a_node_can_be_taken_away_at_a_line_of_the_log(azure: Client) -> None:
     assert azure.log("step") == "step 7\n"
 
 
+def test_a_node_that_is_taken_away_leaves_no_half_of_what_it_was_doing(azure: Client) -> None:
+    azure.azure.faults.add(Fault(kind="preempt", path="/jobs/turns", cause="turn 9"))
+
+    azure.job(
+        "turns",
+        "cd ${{outputs.out}}; if ls | grep -q whole; then for d in whole*; do ls $d | wc -l; done; "
+        "exit; fi; i=0; while :; do i=$((i+1)); mkdir part; for f in $(seq 99); do echo >part/$f; "
+        "done; mv part whole$i; rm -rf whole$((i-1)); echo turn $i; done",
+        outputs=OUT,
+    )
+
+    assert azure.ended("turns")["status"] == "Completed"
+    assert "99" in azure.log("turns").splitlines()
+
+
 def test_an_output_at_a_fixed_place_is_there_for_the_next_job(azure: Client) -> None:
     uri = "azureml://datastores/workspaceblobstore/paths/homeport/base/runs"
     outputs = {"out": {**OUT["out"], "uri": uri}}
