@@ -8,6 +8,7 @@ modules of serve/ are imported by name inside build(), so that a reload gets new
 """
 
 import atexit
+import gc
 import importlib
 import logging
 import shutil
@@ -100,6 +101,9 @@ def _load_or_end(settings: Settings) -> None:
         log.info("first answer after %.2f s", made.warm_up())
         if settings.watch:  # before the first answer, so that no edit after it is missed
             importlib.import_module("serve.watch").start()
+        # what is loaded stays: going over all of it for garbage stopped every thread for a second
+        gc.collect()
+        gc.freeze()
         _app = made
         log.info("serving %s %s", _kept.model.name, _kept.engine_name)
     except StartupError as error:

@@ -9,6 +9,7 @@ socket closes, or the parent is gone, the process ends. Signals that end the ser
 drains first, and this is what it drains with.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -54,6 +55,8 @@ def main(descriptor: int, load: Loader | None = None) -> None:
         except StartupError as error:
             _send(connection, {"refused": str(error)})
             return
+        gc.collect()
+        gc.freeze()  # what is loaded stays: going over all of it for garbage stops a step
         info = asdict(backend.info)
         _send(connection, {"ready": info | {"features": sorted(info["features"])}})
         try:
