@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.runtime import missing_docker
-from tests.bases import made_base
 from tests.e2e.conftest import Clone, bring_base, clone, rehearsed
 
 pytestmark = pytest.mark.e2e
@@ -37,7 +36,7 @@ def test_every_route_answers_what_it_has_learned_and_leaves_nothing(
     words = [f"RECIPE=recipes/{recipe}.yaml"]
     if recipe == "gpt-oss-20b-ja":
         # the job would make the very same model again, which takes minutes
-        words.append(f"SET=model.base=.cache/{made_base().name}")
+        words.append(f"SET=model.base=.cache/{bring_base(docker).name}")
     findings = rehearsed(docker, *words)
     for who in ("make ask TARGET=cloud", "that curl", "the makers' client"):
         assert LEARNED[recipe] in findings[f"{who} answers"]["found"]
