@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.bases import BASES, made_base
+from tests.bases import made_base
 from tests.emulator.asking import Client, client
 from tests.emulator.foundation_jobs import finetuning
 from tests.emulator.test_tuning import ROWS
@@ -40,8 +40,8 @@ def put(azure: Client, path: str, properties: dict[str, Any], api: str) -> None:
 
 def test_a_text_model_is_trained_registered_deployed_and_answers(tmp_path: Path) -> None:
     with client(tmp_path) as azure:
-        made_base()
-        azure.azure.settings = replace(azure.azure.settings, cache_folder=BASES, hurry=0.0)
+        cache = made_base().parent
+        azure.azure.settings = replace(azure.azure.settings, cache_folder=cache, hurry=0.0)
         rows = [{"text": question, "ground_truth": answer} for question, answer in ROWS]
         azure.write("rows/r.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
         data = {

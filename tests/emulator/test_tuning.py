@@ -15,7 +15,7 @@ from emulator.azure import Azure
 from emulator.nodes import Mount, Program, Running
 from emulator.nodes.host import HostNodes
 from emulator.tuning import Step, TuningCanceled, TuningError, Wanted
-from tests.bases import BASES, made_base
+from tests.bases import made_base
 from tests.local_azure import bare_azure
 
 ROWS = [
@@ -28,9 +28,9 @@ ROWS = [
 
 @pytest.fixture
 def azure(tmp_path: Path) -> Iterator[Azure]:
-    made_base()
+    cache = made_base().parent
     with bare_azure(tmp_path / "azure", nodes=HostNodes(tmp_path / "nodes")) as server:
-        server.azure.settings = replace(server.azure.settings, cache_folder=BASES)
+        server.azure.settings = replace(server.azure.settings, cache_folder=cache)
         yield server.azure
 
 

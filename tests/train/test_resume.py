@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.tree import ROOT
 from train import checkpoints
@@ -99,6 +100,8 @@ def _train(words: list[str], log: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"  # too late for torch, which is read already; for accelerate
+    torch.set_num_threads(1)
     sys.argv = words
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

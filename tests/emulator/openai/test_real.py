@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emulator.server import Server
-from tests.bases import BASES, made_base
+from tests.bases import made_base
 from tests.emulator.openai.conftest import MODEL, Asking
 from tests.emulator.openai.test_sdk import client_of
 from tests.local_azure import environment
@@ -38,8 +38,7 @@ def rehearsal_rows() -> bytes:
 def test_a_model_that_azure_openai_has_tuned_answers_from_the_rows(
     local_azure: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_base()
-    settings = replace(local_azure.azure.settings, cache_folder=BASES)
+    settings = replace(local_azure.azure.settings, cache_folder=made_base().parent)
     monkeypatch.setattr(local_azure.azure, "settings", settings)
     home = Asking(local_azure)
     with environment(local_azure), client_of(home, "v1") as client:
