@@ -194,6 +194,7 @@ class Compose:
                     container=container,
                 )
             finally:
+                drop_networks()
                 if self.as_root:
                     give(OUTPUTS, 0)
                     give_cache(0)
@@ -246,7 +247,7 @@ class Compose:
         }
         if self.run("up", "--detach", "--wait", "serve", extra=variables):
             say("\n".join(self.log(port).splitlines()[-LOG_TAIL:]))
-            self.run("rm", "--stop", "--force", "serve", quiet=True)
+            self.remove("serve")
             raise MachineError("the server did not start; its last lines stand above.")
 
     def log(self, port: int) -> str:
@@ -285,8 +286,13 @@ class Compose:
         """End this checkout's server; False where none runs on `port`."""
         if port not in self.running():
             return False
-        self.run("rm", "--stop", "--force", "serve", quiet=True)
+        self.remove("serve")
         return True
+
+    def remove(self, *services: str) -> None:
+        """End the services' containers; a network that nothing uses any more goes with them."""
+        self.run("rm", "--stop", "--force", *services, quiet=True)
+        drop_networks()
 
 
 def inputs(service: str, environ: Mapping[str, str]) -> str:
@@ -352,6 +358,17 @@ def give_cache(uid: int) -> None:
     for path in CACHE.iterdir():
         if not path.name.startswith(("rehearsal", "serve-key")):
             give(path, uid)
+
+
+def drop_networks() -> None:
+    """Remove this checkout's networks that no container uses; the engine keeps the others.
+
+    An engine has addresses for some thirty networks, which a few idle checkouts would use up.
+    """
+    label = f"label=com.docker.compose.project={project()}"
+    code, found = probe(["docker", "network", "ls", "--quiet", f"--filter={label}"])
+    if not code and found:
+        probe(["docker", "network", "rm", *found.split()])
 
 
 def project() -> str:

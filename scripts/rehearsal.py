@@ -19,7 +19,7 @@ from typing import Any
 
 from scripts import setup
 from scripts.console import say
-from scripts.docker import IMAGE_USER, Compose, give, project
+from scripts.docker import IMAGE_USER, Compose, drop_networks, give, project
 from scripts.errors import MachineError
 from scripts.host import Host, started
 from scripts.runtime import Choice, probe
@@ -152,10 +152,10 @@ class LocalAzure:
         was = self._stop_process()
         if isinstance(self.runtime, Compose):
             was = bool(self.runtime.up(SERVICES)) or was
-            self.runtime.run("rm", "--stop", "--force", *SERVICES, quiet=True)
+            self.runtime.remove(*SERVICES)
             if left := containers():  # of a local Azure that was killed
                 probe(["docker", "rm", "--force", *left])
-            probe(["docker", "network", "rm", network()])
+                drop_networks()
             if self.runtime.as_root and FOLDER.is_dir():
                 give(FOLDER, 0)
                 give(IMAGES, 0)

@@ -104,7 +104,7 @@ def in_docker(port: int) -> Iterator[subprocess.Popen[bytes]]:
             stdout=subprocess.DEVNULL,
         )
     finally:
-        compose.run("rm", "--stop", "--force", "track", quiet=True)
+        compose.remove("track")
         if compose.as_root and not is_training():  # which gives it back at its own end
             give(OUTPUTS, 0)
 

@@ -11,6 +11,7 @@ all else.
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -124,6 +125,15 @@ def rehearsed(fresh: Clone, *words: str) -> dict[str, Any]:
     assert "passed: rehearsed, not Azure" in done.stderr
     findings: dict[str, Any] = report["findings"]
     return findings
+
+
+def networks(clone: Clone) -> str:
+    """The engine's networks of this clone, a line each; nothing where Docker is not used."""
+    if clone.runtime != "docker":
+        return ""
+    code = "from scripts.docker import project; print(project())"
+    project = clone.shell(shlex.join([sys.executable, "-c", code])).strip()
+    return clone.shell(f"docker network ls -q --filter label=com.docker.compose.project={project}")
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import Clone
+from tests.e2e.conftest import Clone, networks
 
 pytestmark = pytest.mark.e2e
 Served = tuple[Clone, str]
@@ -108,7 +108,9 @@ def test_the_server_answers_on_loopback_only(served: Served) -> None:
 def test_logs_show_the_server_and_stop_ends_it(served: Served) -> None:
     clone, _ = served
     assert "serving tiny-ja" in clone.make("local-logs").stdout
+    assert clone.runtime == "host" or networks(clone)
     clone.make("local-stop")
+    assert not networks(clone)
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{clone.port}/", timeout=2)
     assert "no server of this checkout is running" in clone.make("local-stop").stderr

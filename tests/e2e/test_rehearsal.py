@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.runtime import missing_docker
-from tests.e2e.conftest import Clone, bring_base, clone, rehearsed
+from tests.e2e.conftest import Clone, bring_base, clone, networks, rehearsed
 
 pytestmark = pytest.mark.e2e
 
@@ -27,6 +27,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     bring_base(fresh)
     yield fresh
     assert "no local Azure is running" in fresh.make("rehearsal-down").stderr
+    assert not networks(fresh)
 
 
 @pytest.mark.parametrize("recipe", list(LEARNED))

@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_the_exit_code_of_training_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(CommandError) as caught:
         Recorded(code=4).train(tmp_path / "r.yaml", [], {})
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_the_networks_of_a_training_end_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    asked: list[list[str]] = []
+
+    def answer(command: list[str]) -> tuple[int, str]:
+        asked.append(command)
+        return 0, "a1\nb2"
+
+    monkeypatch.setattr(docker, "probe", answer)
+    with suppress(CommandError):
+        Recorded(code=code).train(tmp_path / "r.yaml", [], {})
+    mine = f"--filter=label=com.docker.compose.project={docker.project()}"
+    assert asked[-2:] == [
+        ["docker", "network", "ls", "--quiet", mine],
+        ["docker", "network", "rm", "a1", "b2"],
+    ]
 
 
 def test_the_container_runs_as_the_caller_and_never_as_root() -> None:
