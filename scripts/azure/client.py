@@ -275,7 +275,8 @@ def _log_in(credential: "TokenCredential") -> str:
     try:
         token = retry.call("log in", lambda: credential.get_token(ARM_SCOPE)).token
     except CloudError as error:
-        if not isinstance(error.__cause__, ClientAuthenticationError):
+        refused = error.__cause__
+        if not isinstance(refused, ClientAuthenticationError) or retry.unreached(refused):
             raise
         raise CloudError(
             "nobody is logged in to Azure, or the login is not accepted: az login, or set "

@@ -11,6 +11,7 @@ again (429, and a connection that never stood). It starts nothing and knows no r
 import email.utils
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -30,6 +31,11 @@ PATIENT: tuple[float, ...] = (*WAITS, *[30.0] * 18)
 NO_ROLE = "ask the workspace's owner whether your sign-in may do that."
 LONGEST = 600.0
 """Seconds that are waited at the most because the service asks for it."""
+UNREACHED = re.compile(
+    r"(Unable to connect to proxy|NewConnectionError|ConnectTimeout|NameResolutionError"
+    r"|Max retries exceeded|Connection aborted|SSLError|CERTIFICATE_VERIFY_FAILED)"
+)
+"""Of urllib3 and requests, below azure-identity and az."""
 WORDS_SHOWN = 600
 """Characters of a refusal: its message, and then its details."""
 
@@ -123,11 +129,26 @@ def _never_stood(error: BaseException | None) -> bool:
     return any(_never_stood(link) for link in inner if isinstance(link, BaseException))
 
 
+def unreached(error: BaseException) -> str:
+    """Why a login's host does not answer; empty where it did, and refused.
+
+    azure-identity calls both the same, and names the reason only in its text, a line for each
+    credential that was tried.
+    """
+    found = UNREACHED.search(str(error))
+    return found[1] if found else ""
+
+
 def translate(what: str, error: BaseException) -> CloudError | None:
     """The error as one sentence; None where it is none of Azure's."""
     from azure.core import exceptions
 
     if isinstance(error, exceptions.ClientAuthenticationError):
+        if lost := unreached(error):
+            return CloudError(
+                f"could not {what}: Azure's login cannot be reached ({lost}): check the network "
+                "and HTTPS_PROXY, and give the same command again."
+            )
         return CloudError(
             f"could not {what}: Azure does not accept who asks ({_short(error)}): log in with "
             "az login, or check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."

@@ -111,6 +111,12 @@ def test_a_busy_service_and_a_broken_connection_are_tried_again(bare: Server, fa
             UsageError,
             "the login that is set cannot be used .*: correct or unset AZURE_TENANT_ID",
         ),
+        (
+            {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+            CloudError,
+            "could not log in: Azure's login cannot be reached .*Unable to connect to proxy.*: "
+            "check the network and HTTPS_PROXY",
+        ),
     ],
 )
 def test_a_wrong_name_or_login_ends_with_the_next_command(
