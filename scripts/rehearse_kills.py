@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.console import say
-from scripts.errors import CommandError
 from scripts.rehearsal import FOLDER, LocalAzure
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
@@ -115,7 +114,7 @@ class Kills:
                     continue
                 done.append(kill)
                 say(line(len(done), kill))
-            self._well("cloud-down")
+            self._verbs.well("cloud-down")
         finally:
             shutil.rmtree(BASES, ignore_errors=True)
             for folder in OUTPUTS.glob(f"{NAME}-*"):
@@ -124,19 +123,19 @@ class Kills:
 
     def left(self) -> Sequence[Any]:
         """What bills, by the verb that looks and by the service itself."""
-        bills = json.loads(self._well("cloud-status", "--json").out)["bills"]
+        bills = json.loads(self._verbs.well("cloud-status", "--json").out)["bills"]
         return [*bills, *_billing(self._azure.ask("resources"))]
 
     def _make_models(self) -> None:
         """Two versions of one model, for whatever deploys."""
         for seed in ("1", "2"):
-            self._well("cloud-train", **self._given("cloud-train", f"{NAME}-base", seed))
+            self._verbs.well("cloud-train", **self._given("cloud-train", f"{NAME}-base", seed))
 
     def _undisturbed(self, verb: str) -> Usual:
         name = f"{NAME}-usual-{verb.removeprefix('cloud-')}"
         self._prepare(verb, name)
         before = len(_requests())
-        done = self._well(verb, **self._given(verb, name))
+        done = self._verbs.well(verb, **self._given(verb, name))
         asked = [each for each in _requests()[before:] if re.search(NOT_LOGIN, each["path"])]
         changes = sum(bool(re.fullmatch(CHANGES, each["method"])) for each in asked)
         state = self._state(verb, name)
@@ -154,12 +153,12 @@ class Kills:
             shutil.rmtree(OUTPUTS / f"{NAME}-base", ignore_errors=True)
         if verb in ("cloud-rollback", "cloud-down"):
             deploy = self._given("cloud-deploy", name)
-            self._well("cloud-deploy", **deploy)
+            self._verbs.well("cloud-deploy", **deploy)
             if verb == "cloud-rollback":
-                self._well("cloud-deploy", **{**deploy, "MODEL": f"{NAME}-base:2"})
+                self._verbs.well("cloud-deploy", **{**deploy, "MODEL": f"{NAME}-base:2"})
             else:
                 long = {**self._given("cloud-train", name), "DETACH": "1"}
-                self._well("cloud-train", **{**long, "SET": f"{long['SET']}000"})
+                self._verbs.well("cloud-train", **{**long, "SET": f"{long['SET']}000"})
 
     def _given(self, verb: str, name: str, seed: str = "1") -> dict[str, str]:
         """The variables of the command."""
@@ -231,14 +230,6 @@ class Kills:
         self._azure.tell("DELETE", "faults")
         time.sleep(SETTLED_SECONDS)
         return f"{how} {_short(struck[0].partition(': ')[2])}" if struck else None
-
-    def _well(self, verb: str, *flags: str, **given: str) -> Done:
-        """A run that is not disturbed, which must end well."""
-        done = self._verbs.run(verb, *flags, **given)
-        if done.code:
-            say(done.err)
-            raise CommandError(f"make {verb} failed, and was not killed; see above", 1)
-        return done
 
     def _about(self, verb: str, name: str) -> list[dict[str, Any]]:
         """What of the service's is this recipe's; everything that can bill for cloud-down."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.console import say
-from scripts.errors import CommandError
 from scripts.rehearsal import LocalAzure
 from scripts.rehearse_faults import PROBE
 from scripts.rehearse_figures import figure
@@ -119,7 +118,7 @@ class Matrix:
                     cells += column
                     shown = "  ".join(f"{cell.shown:>6}" for cell in column)
                     say(f"{route:18s} {verb:15s} {shown}  {time.monotonic() - began:5.0f} s")
-                self._well("cloud-down", {})
+                self._verbs.well("cloud-down")
         finally:
             shutil.rmtree(BASES, ignore_errors=True)
             for folder in OUTPUTS.glob(f"{NAME}-*"):
@@ -174,20 +173,20 @@ class Matrix:
                 return {**own, "SET": f"{own['SET']} model.base={typed(folder)}"}
             case "cloud-cancel":
                 long = {**own, "SET": f"{own['SET']} training.max_steps=1200"}
-                self._well("cloud-train", {**long, "DETACH": "1"})
+                self._verbs.well("cloud-train", **{**long, "DETACH": "1"})
                 return long
             case "cloud-download":
                 shutil.rmtree(OUTPUTS / f"{NAME}-base", ignore_errors=True)
                 return base
             case "cloud-deploy":
                 if route == "azure_openai":  # five deployments at most
-                    self._well("cloud-down", {})
+                    self._verbs.well("cloud-down")
                 return {**own, "MODEL": self._models[route]}
             case "cloud-rollback":
-                self._well("cloud-deploy", {**base, "MODEL": self._models["second"]})
+                self._verbs.well("cloud-deploy", **{**base, "MODEL": self._models["second"]})
                 return base
             case "cloud-down":
-                self._well("cloud-deploy", {**own, "MODEL": self._models[route]})
+                self._verbs.well("cloud-deploy", **{**own, "MODEL": self._models[route]})
                 return {"RECIPE": own["RECIPE"], "SET": own["SET"]}
             case "ask":
                 return {**base, "TARGET": "cloud", "PROMPT": "?"}
@@ -201,7 +200,7 @@ class Matrix:
     def _train(self, route: str, seed: int = 1) -> str:
         """A model that cloud-deploy takes."""
         given = self._given(route, f"{NAME}-base", seed)
-        told = json.loads(self._well("cloud-train", given, "--json").out)
+        told = json.loads(self._verbs.well("cloud-train", "--json", **given).out)
         return str(told["job"] if route == "azure_openai" else told["model"])
 
     def _deploy_two(self, route: str) -> None:
@@ -209,15 +208,7 @@ class Matrix:
         self._models["second"] = self._train(route, seed=2)
         given = self._given(route, f"{NAME}-base")
         for model in (self._models[route], self._models["second"]):
-            self._well("cloud-deploy", {**given, "MODEL": model.removeprefix("azureml:")})
-
-    def _well(self, verb: str, given: Mapping[str, str], *flags: str) -> Done:
-        """A run without a fault, which must end well."""
-        done = self._verbs.run(verb, *flags, **given)
-        if done.code:
-            say(done.err)
-            raise CommandError(f"make {verb} failed without a fault; see above", 1)
-        return done
+            self._verbs.well("cloud-deploy", **{**given, "MODEL": model.removeprefix("azureml:")})
 
     def _billing(self) -> set[str]:
         """Names of the deployments and running jobs that are there."""

@@ -23,6 +23,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Self
 
+from scripts.console import say
+from scripts.errors import CommandError
 from scripts.settings import ROOT
 
 LIMIT_SECONDS = 120.0
@@ -125,6 +127,14 @@ class Verbs:
     def run(self, target: str, *flags: str, **variables: str) -> Done:
         """The same, to its end."""
         return self.start(target, *flags, **variables).wait()
+
+    def well(self, target: str, *flags: str, **variables: str) -> Done:
+        """The same where nothing disturbs it; CommandError where it does not end well."""
+        done = self.run(target, *flags, **variables)
+        if done.code != 0:  # None as well: it was killed because it did not end
+            say(done.err)
+            raise CommandError(f"make {target} failed, and was not disturbed; see above", 1)
+        return done
 
     def __enter__(self) -> Self:
         return self
