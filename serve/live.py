@@ -15,34 +15,18 @@ import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from serve import startup
 from serve.admission import Admission
-from serve.engine import Engine
 from serve.errors import StartupError
+from serve.kept import Kept
 from serve.metrics import Metrics
-from serve.model import Model
 from serve.settings import Settings
 
 log = logging.getLogger("azmlinfsrv.serve")
-
-
-@dataclass(slots=True, kw_only=True)
-class Kept:
-    """Everything that is slow to make, or that counts."""
-
-    settings: Settings
-    model: Model
-    tokenizer: Any
-    engine: Engine
-    engine_name: str
-    admission: Admission
-    metrics: Metrics
-    created: int = field(default_factory=lambda: int(time.time()))
-    """When the model was loaded, in seconds since 1970."""
 
 
 class App(Protocol):

@@ -15,7 +15,7 @@ from serve import harmony, prompt, thinking
 from serve.answering import Answer
 from serve.engine import Feature, Sampling
 from serve.errors import RequestError
-from serve.live import Kept
+from serve.kept import Kept
 from serve.reader import Reader
 from serve.request import GenerationRequest
 

@@ -25,7 +25,7 @@ from serve import dialects, openapi, pages, requestlog
 from serve.dialects import openai_common
 from serve.dialects.strict_json import MAX_BODY_BYTES, too_large
 from serve.errors import RequestError, StartupError, did_you_mean
-from serve.live import Kept
+from serve.kept import Kept
 from serve.requestlog import ErrorKind
 from serve.service import Reply, Service, refusal
 from serve.worker import Timed

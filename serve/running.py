@@ -9,7 +9,7 @@ from serve.admission import Gone
 from serve.answer import Completion, Delta
 from serve.answering import Answer
 from serve.engine import Sampling, Session
-from serve.live import Kept
+from serve.kept import Kept
 from serve.preparing import Asked
 from serve.requestlog import Record
 

@@ -22,7 +22,7 @@ from serve.answer import Completion
 from serve.dialects.parsed import Dialect, Events, Head, Parsed
 from serve.engine import EngineError
 from serve.errors import RequestError
-from serve.live import Kept
+from serve.kept import Kept
 from serve.preparing import Asked, Preparer
 from serve.request import GenerationRequest
 from serve.requestlog import ErrorKind, Record

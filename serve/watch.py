@@ -27,6 +27,7 @@ FIXED = (
     "debugging",
     "engine",
     "errors",
+    "kept",
     "live",
     "metrics",
     "model",

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from serve.admission import Admission
 from serve.engine import EngineError, EngineInfo, Feature, Piece, Sampling
-from serve.live import Kept
+from serve.kept import Kept
 from serve.metrics import Metrics
 from serve.model import Model, ModelDefaults
 from serve.settings import Settings
