@@ -36,6 +36,8 @@ SOCKET = Path("/var/run/docker.sock")
 START_SECONDS = 60
 STOP_SECONDS = 30
 SERVICES = ("azure", "registry")
+ENDED = ("Completed", "Failed", "Canceled", "succeeded", "failed", "cancelled")
+"""States of jobs: Azure ML's words, then Azure OpenAI's."""
 REALLY = "really"
 """In the name of what is trained and served for real where all else is a stand-in."""
 
@@ -193,6 +195,11 @@ def containers() -> list[str]:
     """Containers of jobs and deployments, and of the local Azure itself."""
     _, found = probe(["docker", "ps", "--all", "--quiet", f"--filter=network={network()}"])
     return found.split()
+
+
+def is_running(row: Mapping[str, Any]) -> bool:
+    """Whether a row of `resources` is a job that has not ended, in Azure ML or in Azure OpenAI."""
+    return "/jobs/" in row["id"] and row["state"] not in ENDED
 
 
 def shell_line() -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.console import say
-from scripts.rehearsal import FOLDER, LocalAzure
+from scripts.rehearsal import FOLDER, LocalAzure, is_running
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
 from scripts.settings import CACHE, OUTPUTS, typed
@@ -298,8 +298,7 @@ def _billing(rows: Mapping[str, Any]) -> State:
     found = [
         f"{row['id'].rpartition('/workspaces/')[2]} {row['state']}"
         for row in rows["resources"]
-        if "/onlineEndpoints/" in row["id"]
-        or ("/jobs/" in row["id"] and row["state"] not in ("Completed", "Failed", "Canceled"))
+        if "/onlineEndpoints/" in row["id"] or "/deployments/" in row["id"] or is_running(row)
     ]
     return [*found, *rows["serving"]]
 

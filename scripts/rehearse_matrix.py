@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.console import say
-from scripts.rehearsal import LocalAzure
+from scripts.rehearsal import LocalAzure, is_running
 from scripts.rehearse_faults import PROBE
 from scripts.rehearse_figures import figure
 from scripts.rehearse_verbs import NOT_LOGIN, Done, Verbs
@@ -213,11 +213,10 @@ class Matrix:
     def _billing(self) -> set[str]:
         """Names of the deployments and running jobs that are there."""
         rows: list[dict[str, Any]] = self._azure.ask("resources")["resources"]
-        ended = ("Completed", "Failed", "Canceled", "succeeded", "failed", "cancelled")
         return {
             row["id"].rpartition("/")[2]
             for row in rows
-            if "/deployments/" in row["id"] or ("/jobs/" in row["id"] and row["state"] not in ended)
+            if "/deployments/" in row["id"] or is_running(row)
         }
 
 

@@ -1,4 +1,4 @@
-"""What a killed verb is held against; the kills themselves are in tests/e2e/test_rehearsal.py."""
+"""What a killed verb is held against; the kills themselves are in tests/e2e/test_trials.py."""
 
 from dataclasses import replace
 from typing import Any
@@ -53,3 +53,23 @@ def test_two_states_are_the_same_but_for_names_and_their_hashes() -> None:
     assert one == rehearse_kills._row(row("kill-no-2-x"), "kill-no-2-x")
     other = rehearse_kills._row(row("kill-no-2-x", "Failed"), "kill-no-2-x")
     assert rehearse_kills._difference([one], [other]) == [f"-{one}", f"+{other}"]
+
+
+@pytest.mark.parametrize(
+    ("place", "state", "bills"),
+    [
+        ("workspaces/w/jobs/one", "Completed", False),
+        ("workspaces/w/jobs/one", "Running", True),
+        ("workspaces/w/onlineEndpoints/one", "Succeeded", True),
+        ("workspaces/w/models/one/versions/1", "", False),
+        ("accounts/a/jobs/ftjob-1", "succeeded", False),
+        ("accounts/a/jobs/ftjob-1", "queued", True),
+        ("accounts/a/deployments/one", "Succeeded", True),
+        ("accounts/a/files/file-1", "processed", False),
+    ],
+)
+def test_what_bills_is_known_in_azure_ml_and_in_azure_openai(
+    place: str, state: str, bills: bool
+) -> None:
+    row = {"id": f"/subscriptions/s/{place}", "state": state, "traffic": {}, "sha256": ""}
+    assert bool(rehearse_kills._billing({"resources": [row], "serving": []})) is bills
