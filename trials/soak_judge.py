@@ -28,8 +28,9 @@ RECOVERY_SECONDS = 300.0
 """Azure ML restarts a container after 30 failed probes, 10 s apart."""
 GROWTH_MIB = 2.0
 """A minute, after the warm-up: below what one leaked answer of 100 KiB in each second would be."""
-LEAST_WINDOW = 60.0
-"""Seconds of samples from which a growth can be told from noise."""
+LEAST_WINDOW = 240.0
+"""Seconds of samples from which a growth can be told from the first minutes', in which the engine's
+working memory reaches its size (after 3 minutes of load as large as after 10)."""
 MIB = 2**20
 
 Counted = Mapping[tuple[str, str], float]

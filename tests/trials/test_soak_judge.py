@@ -68,14 +68,14 @@ def good() -> Seen:
         asks=ASKS,
         outcomes=outcomes,
         probes=probes,
-        memory=[(float(at), 200 * 2**20, 300 * 2**20) for at in range(300)],
+        memory=[(float(at), 200 * 2**20, 300 * 2**20) for at in range(-200, 300)],
         log=log,
         engine_killed=ENGINE,
         worker_killed=WORKER,
         stopped=STOPPED,
         stop_seconds=4.0,
         exit_code=0,
-        warm=20.0,
+        warm=-180.0,
         counted=[(5.0, 150.0, before), (WORKER, 250.0, {("/score", "2xx"): 1.0})],
         faults=[Fault(name="x", expected="400", said="400 no", met=True)],
     )
@@ -165,6 +165,14 @@ def test_one_thing_wrong_misses_its_row(wrong: Callable[[Seen], None], row: str)
     seen = good()
     wrong(seen)
     assert any(name.startswith(row) for name in missed(seen)), missed(seen)
+
+
+def test_growth_in_the_first_minutes_of_a_short_run_is_shown_and_not_judged() -> None:
+    seen = good()
+    leak(2)(seen)
+    seen.warm = 0.0
+    assert not missed(seen)
+    assert "memory of the engine, growth" in [row.name for row in judge(seen)]
 
 
 def test_a_seeded_answer_may_be_drawn_otherwise_but_is_no_other_questions() -> None:
