@@ -17,6 +17,7 @@ from pathlib import Path
 from emulator import azurite, certificates
 from emulator.azure import Settings
 from emulator.nodes import NodeError, Nodes
+from emulator.runner import CACHE
 from emulator.server import Server, serve
 from emulator.storage import AzuriteStorage
 
@@ -115,9 +116,9 @@ def nodes_of(given: argparse.Namespace, folder: Path, ca: Path) -> Nodes:
     from emulator.nodes.quick import QuickHostNodes
 
     nodes = QuickHostNodes(folder, given.really) if given.quick else HostNodes(folder)
-    # a job's own cache (azure/job.yml): the base model that it would make again, a minute each time
-    for made in given.cache.glob("tiny-*") if given.cache else ():
-        shutil.copytree(made, folder / "tmp" / "homeport" / made.name)
+    if given.cache:  # runner.CACHE where there are no mounts; job.yml looks below TMPDIR
+        given.cache.mkdir(parents=True, exist_ok=True)
+        (folder / "tmp" / Path(CACHE).name).symlink_to(given.cache.resolve())
     return nodes
 
 

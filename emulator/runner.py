@@ -35,6 +35,10 @@ from emulator.pipelines import Pipeline
 from emulator.tracking import environment
 from emulator.work import Work
 
+CACHE = "/tmp/homeport"  # noqa: S108 - a container's
+"""Where azure/job.yml has the job make its base model, which takes minutes; on this Azure it stays
+for the next job, as a hub would have it for each."""
+
 
 class Runner:
     """The jobs of one Azure."""
@@ -105,6 +109,8 @@ class Job(Work):
         except DataError as error:
             raise Ended("Failed", "DataAccessError", str(error)) from error
         outputs = self._outputs(given, mounts)
+        self._azure.settings.cache.mkdir(parents=True, exist_ok=True)
+        mounts.append(Mount(self._azure.settings.cache, CACHE))
         values = {name: self._as_seen(value) for name, value in given.items()}
         self._record.look_for_cancel()
         program = Program(

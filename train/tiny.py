@@ -17,10 +17,10 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import random
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ def ensure(cache: Path) -> Path:
     if (folder / "config.json").is_file():
         log.info("base model: %s (made before)", folder)
         return folder
-    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    # no process id, which two containers may share
+    part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
     log.info("base model: making %s from scratch; this happens once", folder)
     started = time.monotonic()
     try:

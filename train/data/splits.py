@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def part(files: Sequence[Path], split: Split, fingerprint: str, cache: Path, whe
     made = cache / "splits" / f"{split.name or 'rows'}-{start}-{end}-{whole}{kind}"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
-        half = made.with_name(f"{made.name}.part-{os.getpid()}")
+        half = made.with_name(f"{made.name}.part-{uuid.uuid4().hex[:8]}")
         try:
             (_write_table if tables else _write_lines)(files, start, end, half)
             os.replace(half, made)

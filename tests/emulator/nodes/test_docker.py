@@ -271,3 +271,18 @@ def test_a_job_runs_in_containers(registry: str, image: str, tmp_path: Path) -> 
         for rank in range(2):
             assert azure.read(f"azureml/{job}/out/{rank}") == b"{}\n"
         assert docker("ps", "-aqf", f"name={job}") == ""
+
+
+def test_what_a_job_makes_below_its_cache_is_there_for_the_next(
+    registry: str, image: str, tmp_path: Path
+) -> None:
+    with client(tmp_path, DockerNodes(registry)) as azure:
+        environment = azure.environment("in-containers", image)
+        first, second = name("first"), name("second")
+        azure.job(first, "echo base >/tmp/homeport/made", environmentId=environment)
+        assert azure.ended(first)["error"] is None
+
+        azure.job(second, "cat /tmp/homeport/made", environmentId=environment)
+
+        assert azure.ended(second)["error"] is None
+        assert azure.log(second) == "base\n"
