@@ -102,6 +102,7 @@ def soak(model: Path, folder: Path, clients: int, seconds: float, engine: str) -
             _under_load(load, server, seen, clients, parts)
         seen.exit_code = server.process.poll()
     seen.log = server.log()
+    _write_memory(seen, folder / "memory.csv")
     return seen
 
 
@@ -182,6 +183,13 @@ def _sampled(server: Server, seen: Seen) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _write_memory(seen: Seen, path: Path) -> None:
+    """The samples, for who asks where a growth comes from."""
+    start = seen.memory[0][0] if seen.memory else 0.0
+    rows = [f"{at - start:.1f},{rest},{engine}" for at, rest, engine in seen.memory]
+    path.write_text("\n".join(["seconds,request handling in bytes,engine in bytes", *rows, ""]))
 
 
 @contextmanager

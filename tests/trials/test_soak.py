@@ -34,6 +34,9 @@ def test_a_short_soak_meets_every_row(tmp_path: Path) -> None:
     assert [row for row in rows.values() if row["met"] is False] == [], done.stdout
     assert sum(row["met"] is True for row in rows.values()) >= 20
     assert "a gzip bomb" in done.stdout
+    head, *samples = (tmp_path / "soak" / "memory.csv").read_text().splitlines()
+    assert head.startswith("seconds,")
+    assert len(samples) > 3
 
 
 @pytest.mark.slow
