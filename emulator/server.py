@@ -9,7 +9,7 @@ proxy's port:
     GET /report    problems, hosts that were dialled, requests per route, contract versions
     POST /faults   a faults.Fault as JSON;  DELETE /faults  none are left
     GET /faults    what has struck since, and how many requests are held
-    GET /resources all that is here, and what runs (inventory.py)
+    GET /resources all that is here, and what runs; ?hashed=NAME hashes assets (inventory.py)
     GET /msi/token the managed identity of jobs and deployments (vault.py)
 """
 
@@ -67,7 +67,7 @@ class Server:
                 case "GET", "/faults":
                     return Reply(200, self.azure.faults.report())
                 case "GET", "/resources":
-                    return Reply(200, inventory.of(self.azure))
+                    return Reply(200, inventory.of(self.azure, request.query.get("hashed", "")))
                 case "DELETE", "/faults":
                     self.azure.faults.clear()
                     return Reply(204)

@@ -233,7 +233,7 @@ class Kills:
 
     def _about(self, verb: str, name: str) -> list[dict[str, Any]]:
         """What of the service's is this recipe's; everything that can bill for cloud-down."""
-        rows: list[dict[str, Any]] = self._azure.ask("resources")["resources"]
+        rows: list[dict[str, Any]] = self._azure.ask(f"resources?hashed={name}")["resources"]
         return [row for row in rows if f"/{name}" in row["id"] or f"/base-{name}" in row["id"]]
 
     def _state(self, verb: str, name: str) -> State:
