@@ -147,13 +147,16 @@ def test_the_launcher_fills_in_what_is_absent_and_keeps_what_azure_sets(tmp_path
     assert env["AZUREML_ENTRY_SCRIPT"] == str(HERE / "score.py")
     assert env["GUNICORN_CMD_ARGS"] == f"-c {HERE / 'gunicorn.conf.py'}"
     assert (env["WORKER_COUNT"], env["APP_INSIGHTS_LOG_RESPONSE_ENABLED"]) == ("1", "false")
+    assert env["MALLOC_ARENA_MAX"] == "2"
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "score.py").write_text("")
     given = {"AML_APP_ROOT": str(tmp_path), "AZUREML_ENTRY_SCRIPT": "code/score.py"}
-    env = environment({**given, "GUNICORN_CMD_ARGS": "--keep-alive 5", "PYTHONPATH": "/x"})
+    own = {"MALLOC_ARENA_MAX": "4"}
+    env = environment({**given, **own, "GUNICORN_CMD_ARGS": "--keep-alive 5", "PYTHONPATH": "/x"})
     assert env["AZUREML_ENTRY_SCRIPT"] == str(tmp_path / "code" / "score.py")
     assert env["GUNICORN_CMD_ARGS"].endswith("gunicorn.conf.py --keep-alive 5")
     assert env["PYTHONPATH"] == f"{HERE.parent}{os.pathsep}/x"
+    assert env["MALLOC_ARENA_MAX"] == "4"
 
 
 def test_the_launcher_refuses_what_cannot_work(tmp_path: Path) -> None:
