@@ -54,7 +54,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
         env["WORKER_TIMEOUT"] = "0"
         env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning about Python's own modules
     env.setdefault("APP_INSIGHTS_LOG_RESPONSE_ENABLED", "false")
-    # else glibc gives each of a hundred threads pools of its own, and memory grows for an hour
+    # else glibc has pools for each few of a hundred threads, and under load memory keeps growing
     env.setdefault("MALLOC_ARENA_MAX", "2")
     return env
 
