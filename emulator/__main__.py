@@ -21,6 +21,7 @@ from emulator.runner import CACHE
 from emulator.server import Server, serve
 from emulator.storage import AzuriteStorage
 
+AZURITE = Path(".cache/azurite")
 HURRY = 0.1
 """Stand-ins are ready at once, so probes need not wait as long as for a model."""
 
@@ -59,7 +60,13 @@ def main() -> None:
     parser.add_argument(
         "--really", default="", metavar="NAME", help="with --quick: trains and serves this for real"
     )
+    parser.add_argument(
+        "--install", action="store_true", help="fetch what it lacks to run, and end; may take long"
+    )
     given = parser.parse_args()
+    if given.install:
+        install()
+        return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -71,6 +78,14 @@ def main() -> None:
         write_env(given.folder / "env", server)
         print(f"ready {server.proxy_url}", flush=True)  # noqa: T201 - who started us waits for it
         stop.wait()
+
+
+def install() -> None:
+    """Have Azurite, so that the start after it takes seconds."""
+    try:
+        azurite.find(AZURITE.resolve())
+    except (azurite.AzuriteError, OSError) as problem:
+        raise SystemExit(f"error: {problem}") from None
 
 
 def start(given: argparse.Namespace, stack: ExitStack) -> Server:
@@ -89,7 +104,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
         hurry=HURRY if given.quick else 1.0,
     )
     files = certificates.ensure(folder / "pki")
-    found = azurite.find(Path(".cache/azurite").resolve())
+    found = azurite.find(AZURITE.resolve())
     storage = azurite.start(found, folder / "storage", settings.account, files)
     stack.callback(storage.close)
     nodes = nodes_of(given, folder / "nodes", files.ca)

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ def ensure(folder: Path) -> Path:
             return found
         for name in ("package.json", "package-lock.json"):
             shutil.copy(LOCK / name, folder / name)
+        print(f"setup: installing Azurite by npm into {folder}, once", file=sys.stderr)  # noqa: T201
         install = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
         ran = subprocess.run(install, cwd=folder, capture_output=True, text=True)
         if ran.returncode:

@@ -33,7 +33,7 @@ ENV = FOLDER / "env"
 STATE = FOLDER / "process.json"
 LOG = CACHE / "rehearsal.log"
 SOCKET = Path("/var/run/docker.sock")
-START_SECONDS = 60
+START_SECONDS = 120
 STOP_SECONDS = 30
 SERVICES = ("azure", "registry")
 ENDED = ("Completed", "Failed", "Canceled", "succeeded", "failed", "cancelled")
@@ -96,12 +96,16 @@ class LocalAzure:
         }
 
     def _start_process(self) -> None:
+        command = [
+            *(str(setup.python()), "-m", "emulator", "--mode", "host"),
+            *("--folder", str(FOLDER), "--cache", str(BASES), *self._flags),
+        ]
+        # before it is waited for: npm takes half a minute, on a busy machine minutes
+        if subprocess.run([*command, "--install"], cwd=ROOT, stdin=subprocess.DEVNULL).returncode:
+            raise MachineError("the local Azure could not be installed; its reason stands above.")
         with LOG.open("wb") as stream:
             process = subprocess.Popen(
-                [
-                    *(str(setup.python()), "-m", "emulator", "--mode", "host"),
-                    *("--folder", str(FOLDER), "--cache", str(BASES), *self._flags),
-                ],
+                command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -111,10 +115,16 @@ class LocalAzure:
         STATE.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
         deadline = time.monotonic() + START_SECONDS
         while not (ENV.is_file() and b"\nready " in b"\n" + LOG.read_bytes()):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None:
                 say("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]))
-                self.stop()
                 raise MachineError("the local Azure did not start; its last lines stand above.")
+            if time.monotonic() > deadline:
+                self.stop()
+                process.wait()
+                raise MachineError(
+                    f"the local Azure did not answer in {START_SECONDS} s; its log: "
+                    f"{relative(LOG)}. Give the same command again when this machine is less busy."
+                )
             time.sleep(0.2)
 
     def running(self) -> bool:
