@@ -4,6 +4,7 @@ The model is mounted as Azure ML mounts it: AZUREML_MODEL_DIR=/var/azureml-app/a
 <name>/<version>, which contains the model's folder.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -93,15 +94,16 @@ class Compose:
         progress = "auto" if is_terminal(sys.stderr) else "plain"
         command = ["docker", "compose", "--progress", progress, *arguments]
         environ = {**self.environ, **(extra or {})}
-        if container:
-            return run_to_end(command, cwd=ROOT, env=environ, container=container)
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.DEVNULL if quiet else 2,
-            stderr=subprocess.DEVNULL if quiet else None,
-        ).returncode
+        with networks_locked(fcntl.LOCK_SH):
+            if container:
+                return run_to_end(command, cwd=ROOT, env=environ, container=container)
+            return subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environ,
+                stdout=subprocess.DEVNULL if quiet else 2,
+                stderr=subprocess.DEVNULL if quiet else None,
+            ).returncode
 
     def build(self, name: str, *, service: str = "", files: str = "") -> None:
         """Build the service's image, unless it was built from these very inputs before.
@@ -364,11 +366,31 @@ def drop_networks() -> None:
     """Remove this checkout's networks that no container uses; the engine keeps the others.
 
     An engine has addresses for some thirty networks, which a few idle checkouts would use up.
+    While another verb runs compose, which makes a network first and then what uses it, they stay.
     """
-    label = f"label=com.docker.compose.project={project()}"
-    code, found = probe(["docker", "network", "ls", "--quiet", f"--filter={label}"])
-    if not code and found:
-        probe(["docker", "network", "rm", *found.split()])
+    with networks_locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        if alone:
+            label = f"label=com.docker.compose.project={project()}"
+            code, found = probe(["docker", "network", "ls", "--quiet", f"--filter={label}"])
+            if not code and found:
+                probe(["docker", "network", "rm", *found.split()])
+
+
+@contextmanager
+def networks_locked(how: int) -> Iterator[bool]:
+    """A lock that verbs share while they run compose, and one that drops networks has alone.
+
+    False where another verb has it; a disk without locks is taken for free.
+    """
+    free = True
+    with (CACHE / "networks.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, how)
+        except BlockingIOError:
+            free = False
+        except OSError:
+            pass
+        yield free
 
 
 def project() -> str:

@@ -22,5 +22,7 @@ def write(trial: str, figures: Sequence[dict[str, Any]]) -> Path:
     """Keep them; the file."""
     path = OUTPUTS / "trials" / f"{trial}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(figures), ensure_ascii=False, indent=2) + "\n")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(list(figures), ensure_ascii=False, indent=2) + "\n", "utf-8")
+    part.replace(path)
     return path

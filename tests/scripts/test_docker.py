@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from scripts.docker import Compose
 from scripts.errors import CommandError, MachineError
 from scripts.runtime import Choice
 from scripts.settings import ROOT
+from tests.waiting import until
 
 
 class Recorded(Compose):
@@ -109,7 +111,7 @@ def test_secrets_reach_training_by_a_file_and_no_variable_of_any_container(tmp_p
     assert not {"HF_TOKEN", "MLFLOW_TRACKING_URI"} & compose.environ.keys()
     assert compose.environ["AWS_SECRET_ACCESS_KEY"]
     assert "hf_secret" not in str(compose.commands)
-    assert list((tmp_path / ".cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / ".cache").iterdir()] == ["networks.lock"]
 
 
 def test_the_exit_code_of_training_is_passed_on(tmp_path: Path) -> None:
@@ -169,6 +171,36 @@ def test_two_checkouts_have_two_compose_projects(monkeypatch: pytest.MonkeyPatch
     first = docker.project()
     monkeypatch.setattr(docker, "ROOT", Path("/elsewhere"))
     assert docker.project() != first
+
+
+def test_networks_stay_while_another_verb_is_about_to_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def probe(command: list[str]) -> tuple[int, str]:
+        asked.append(command)
+        return 0, "made-a-moment-ago"
+
+    engine = tmp_path / "bin/docker"
+    engine.parent.mkdir()
+    waits = f"touch '{tmp_path}/up'; until [ -e '{tmp_path}/end' ]; do sleep 0.1; done"
+    engine.write_text(f"#!/bin/sh\n{waits}\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", str(engine.parent), prepend=os.pathsep)
+    compose = Compose(dict(os.environ), Choice("cpu", "test"))
+    monkeypatch.setattr(docker, "probe", probe)
+    other = threading.Thread(target=compose.run, args=("up", "--detach"))
+    other.start()
+    try:
+        until((tmp_path / "up").exists)
+        docker.drop_networks()
+        assert asked == []
+    finally:
+        (tmp_path / "end").touch()
+        other.join()
+    docker.drop_networks()
+    assert asked[-1] == ["docker", "network", "rm", "made-a-moment-ago"]
 
 
 def test_a_full_disk_is_said_before_an_image_is_built(
