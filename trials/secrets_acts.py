@@ -145,6 +145,8 @@ class Workplace:
         return {
             **kept,
             "HOMEPORT_VENV": str(Path(venv).absolute()),
+            # not by way of a version manager, whose helpers would have what the user exported
+            "PYTHON": sys.executable,
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
             "HF_HUB_OFFLINE": "1",
             **(secrets if exported else {}),
