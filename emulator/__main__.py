@@ -21,7 +21,6 @@ from emulator.runner import CACHE
 from emulator.server import Server, serve
 from emulator.storage import AzuriteStorage
 
-AZURITE = Path(".cache/azurite")
 HURRY = 0.1
 """Stand-ins are ready at once, so probes need not wait as long as for a model."""
 
@@ -64,15 +63,15 @@ def main() -> None:
         "--install", action="store_true", help="fetch what it lacks to run, and end; may take long"
     )
     given = parser.parse_args()
-    if given.install:
-        install()
-        return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         try:
-            server = start(given, stack)
+            found = azurite.find(Path(".cache/azurite").resolve())
+            if given.install:
+                return
+            server = start(given, found, stack)
         except (azurite.AzuriteError, NodeError, OSError) as problem:
             raise SystemExit(f"error: {problem}") from None
         write_env(given.folder / "env", server)
@@ -80,16 +79,8 @@ def main() -> None:
         stop.wait()
 
 
-def install() -> None:
-    """Have Azurite, so that the start after it takes seconds."""
-    try:
-        azurite.find(AZURITE.resolve())
-    except (azurite.AzuriteError, OSError) as problem:
-        raise SystemExit(f"error: {problem}") from None
-
-
-def start(given: argparse.Namespace, stack: ExitStack) -> Server:
-    """Start all parts; `stack` ends them."""
+def start(given: argparse.Namespace, azurite_blob: Path, stack: ExitStack) -> Server:
+    """Start all parts, storage by that executable; `stack` ends them."""
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for before in ("journal", "jobs", "deployments", "nodes", "tuned", "openai"):
@@ -104,8 +95,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> Server:
         hurry=HURRY if given.quick else 1.0,
     )
     files = certificates.ensure(folder / "pki")
-    found = azurite.find(AZURITE.resolve())
-    storage = azurite.start(found, folder / "storage", settings.account, files)
+    storage = azurite.start(azurite_blob, folder / "storage", settings.account, files)
     stack.callback(storage.close)
     nodes = nodes_of(given, folder / "nodes", files.ca)
     server = serve(
