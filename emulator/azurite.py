@@ -24,6 +24,8 @@ SECONDS = 60
 """How long a start may take."""
 ENDS_WITH_US = "--import=data:text/javascript,process.stdin.on('end',()=>process.exit()).resume()"
 """Node ends when the pipe to it does: a parent that was killed leaves no Azurite behind."""
+REASON = re.compile(r"^npm error (?!(code|syscall|errno|path|dest) )\S.*", re.MULTILINE)
+"""Where npm says why, between codes and its advice."""
 
 
 class AzuriteError(Exception):
@@ -55,10 +57,14 @@ def ensure(folder: Path) -> Path:
             shutil.copy(LOCK / name, folder / name)
         print(f"setup: installing Azurite by npm into {folder}, once", file=sys.stderr)  # noqa: T201
         install = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
-        ran = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+        # npm has the lock too: it goes on for a while where we are killed
+        ran = subprocess.run(
+            install, cwd=folder, capture_output=True, text=True, pass_fds=[lock.fileno()]
+        )
         if ran.returncode:
-            last = (ran.stderr or ran.stdout).strip().splitlines()[-1:]
-            raise AzuriteError(f"npm could not install Azurite into {folder}: {' '.join(last)}")
+            reason = REASON.search(ran.stderr)
+            last = reason[0] if reason else " ".join(ran.stderr.strip().splitlines()[-1:])
+            raise AzuriteError(f"npm could not install Azurite into {folder}: {last}")
         done.write_text(digest)
     return found
 

@@ -9,6 +9,7 @@ from scripts.host import Host
 from scripts.rehearsal import LocalAzure
 from scripts.runtime import Choice
 from scripts.settings import CACHE
+from tests.npm import put_npm
 from tests.tree import ROOT
 
 FAILS = "echo 'npm error the network is away' >&2; exit 1"
@@ -31,15 +32,6 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalAzure:
         monkeypatch.setattr(rehearsal, name, own)
     monkeypatch.delenv("HOMEPORT_AZURITE", raising=False)
     return LocalAzure(Host(dict(os.environ), Choice("cpu", "test")))
-
-
-def put_npm(folder: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An npm that is found before the real one."""
-    folder.mkdir()
-    for name in ("npm", "node"):
-        (folder / name).write_text(f"#!/bin/sh\n{program}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
 def test_what_cannot_be_installed_is_said_before_anything_starts(
